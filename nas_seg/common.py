@@ -1,0 +1,17 @@
+"""String keys shared by the pipelines, the models and the exported networks."""
+
+IMAGE = "image"
+LABEL = "label"
+IMAGE_NAME = "image_name"
+HEIGHT = "height"
+WIDTH = "width"
+LOGITS = "logits"
+REWARD = "reward"
+
+# Names of the tensors of an exported network, as DeepLab's export_model has them.
+IMAGE_TENSOR = "ImageTensor"
+SEMANTIC_PREDICTIONS = "SemanticPredictions"
+
+TRAIN_SPLIT = "train"
+VAL_SPLIT = "val"
+TEST_SPLIT = "test"

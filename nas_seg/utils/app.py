@@ -1,0 +1,63 @@
+"""How a command-line tool starts and ends: flags parsed, one line for an error, exit codes.
+
+0: done. 1: a bug, with its traceback. 2: the user can put it right (one line says how). 130: Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from nas_seg.utils.errors import InputError
+
+# Set before TensorFlow is imported: its start-up notices would drown the tool's own lines.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a tool: parses sys.argv into absl's FLAGS, calls main(), turns errors into one line and a code."""
+    app.run(lambda _: _call(main), flags_parser=_parse)
+
+
+def _call(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except InputError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, a pager) has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    if any(argument in ("--help", "-help", "-h", "--h") for argument in argv[1:]):
+        print(_help(argv[0]))
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        _refuse(str(error))
+    if len(rest) > 1:
+        _refuse(f"unexpected argument {rest[1]!r}: values are given as --flag=value")
+    return rest
+
+
+def _refuse(message: str) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _help(program: str) -> str:
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", f"usage: python {program} [--flag=value ...]", ""]
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
+        default = "" if flag.default in (None, "") else f" (default: {flag.default_as_str})"
+        lines.append(f"  --{flag.name}{default}")
+        lines.append(textwrap.fill(flag.help or "", 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(lines)
