@@ -1,0 +1,1 @@
+"""Black-box search over any space of genotypes: NumPy and Optuna, no TensorFlow."""

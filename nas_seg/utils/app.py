@@ -23,6 +23,22 @@ def run(main: Callable[[], None]) -> None:
     app.run(lambda _: _call(main), flags_parser=_parse)
 
 
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the notices that its C++ side prints before it reads any log level.
+
+    Tools call it once their flags are checked. What Python raises is raised; only file descriptor 2 is deaf.
+    """
+    sys.stderr.flush()
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
 def _call(main: Callable[[], None]) -> None:
     try:
         main()

@@ -1,0 +1,39 @@
+# make quickstart   the whole path on drawn pictures, in about six minutes
+# make test         the tests
+# Both make .venv first where it is missing. TENSORFLOW names the build: tensorflow-cpu, or tensorflow[and-cuda].
+
+PYTHON ?= python3
+TENSORFLOW ?= tensorflow-cpu
+QUICKSTART ?=
+PYTEST ?=
+
+INSTALLED := .venv/.installed
+RUN := .venv/bin/python
+
+.PHONY: install quickstart test test-slow lint clean
+
+install: $(INSTALLED)
+
+# TensorFlow first: its two builds share one folder, so nothing else may bring in the other one.
+$(INSTALLED): setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: PYTHON: expected 3.11 or newer, received $$($(PYTHON) -V)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check "$(TENSORFLOW)>=2.21,<2.22"
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(INSTALLED)
+
+quickstart: $(INSTALLED)
+	$(RUN) tools/quickstart.py $(QUICKSTART)
+
+test: $(INSTALLED)
+	$(RUN) -m pytest -q $(PYTEST)
+
+test-slow: $(INSTALLED)
+	$(RUN) -m pytest -q -m slow $(PYTEST)
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,33 @@
+"""Architecture search for semantic segmentation, in Keras.
+
+    model = nas_seg.from_preset("dpc_mobilenet_v2", num_classes=11)   # images in [0, 255] -> logits
+    model = nas_seg.load("runs/my_run")                               # a trained network
+
+Importing this package does not import TensorFlow; the first call of a function below does.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+# name -> module that defines it.
+_EXPORTS = {
+    "from_preset": "presets",
+    "list_presets": "presets",
+    "build": "model",
+    "load": "model",
+    "ModelConfig": "model",
+}
+__all__ = [*_EXPORTS, "__version__"]
+
+
+def __getattr__(name: str):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"nas_seg.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module 'nas_seg' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,211 @@
+"""Convolutions with batch normalisation, as DeepLab's networks are made of.
+
+Every layer takes [B, H, W, C] and is written in keras.ops alone. A convolution that is followed by batch
+normalisation has no bias.
+"""
+
+from __future__ import annotations
+
+import keras
+
+
+@keras.saving.register_keras_serializable("nas_seg")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation whose statistics can be frozen while gamma and beta go on training.
+
+    Keras freezes both at once (`trainable=False`). DeepLab's fine_tune_batch_norm=False normalises with the
+    moving averages during training and still trains gamma and beta.
+
+    Args:
+        momentum: decay of the moving averages (TF-slim's `decay`).
+        update_statistics: False normalises with the moving averages also in training.
+    """
+
+    def __init__(self, momentum: float = 0.9997, epsilon: float = 1e-5, update_statistics: bool = True, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+        self.update_statistics = update_statistics
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs, training=bool(training) and self.update_statistics, mask=mask)
+
+    def get_config(self):
+        return super().get_config() | {"update_statistics": self.update_statistics}
+
+
+class _Composite(keras.layers.Layer):
+    """A chain of layers, each built on what the one before puts out; `_chain` lists them."""
+
+    _chain: list
+
+    def build(self, input_shape):
+        for layer in self._chain:
+            layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        for layer in self._chain:
+            # Only these two kinds behave differently in training; the rest refuse the argument.
+            knows = isinstance(layer, (BatchNorm, _Composite))
+            inputs = layer(inputs, training=training) if knows else layer(inputs)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        for layer in self._chain:
+            input_shape = layer.compute_output_shape(input_shape)
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("nas_seg")
+class ConvNorm(_Composite):
+    """Convolution, batch normalisation, activation.
+
+    Args:
+        filters: output channels; None makes it a depthwise convolution that keeps the channels.
+        kernel_size: an int or (height, width).
+        strides: an int; padding is TensorFlow's SAME.
+        dilation_rate: an int or (height, width).
+        activation: a Keras activation name, or None for a linear output.
+        momentum, epsilon: of the batch normalisation.
+        initializer: of the kernel. Default: Glorot uniform, slim's default for a convolution.
+    """
+
+    def __init__(
+        self,
+        filters: int | None,
+        kernel_size=1,
+        strides: int = 1,
+        dilation_rate=1,
+        activation: str | None = "relu",
+        momentum: float = 0.9997,
+        epsilon: float = 1e-5,
+        initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.dilation_rate = dilation_rate
+        self.activation = activation
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.initializer = keras.initializers.get(initializer)
+        shape = {
+            "kernel_size": kernel_size,
+            "strides": strides,
+            "dilation_rate": dilation_rate,
+            "padding": "same",
+            "use_bias": False,
+            "dtype": self.dtype_policy,
+        }
+        if filters is None:
+            self.conv = keras.layers.DepthwiseConv2D(depthwise_initializer=self.initializer, name="depthwise", **shape)
+        else:
+            self.conv = keras.layers.Conv2D(filters, kernel_initializer=self.initializer, name="conv", **shape)
+        self.norm = BatchNorm(momentum, epsilon, name="norm", dtype=self.dtype_policy)
+        self._chain = [self.conv, self.norm]
+        if activation is not None:
+            self._chain.append(keras.layers.Activation(activation, dtype=self.dtype_policy))
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "dilation_rate": self.dilation_rate,
+            "activation": self.activation,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "initializer": keras.initializers.serialize(self.initializer),
+        }
+
+
+@keras.saving.register_keras_serializable("nas_seg")
+class SplitSeparableConv(_Composite):
+    """Atrous separable convolution with batch normalisation and ReLU after both of its halves.
+
+    Depthwise k x k at `dilation_rate`, BN, ReLU, pointwise 1x1, BN, ReLU (DeepLab's
+    `split_separable_conv2d`). Depthwise kernels start from a truncated normal of 0.33, pointwise of 0.06.
+
+    Args:
+        filters: output channels.
+        kernel_size: an int or (height, width) of the depthwise convolution.
+        dilation_rate: an int or (height, width); the two may differ, as in (6, 21).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size=3,
+        dilation_rate=1,
+        momentum: float = 0.9997,
+        epsilon: float = 1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.dilation_rate = dilation_rate
+        self.momentum = momentum
+        self.epsilon = epsilon
+        norm = {"momentum": momentum, "epsilon": epsilon, "dtype": self.dtype_policy}
+        self.depthwise = ConvNorm(
+            None, kernel_size, 1, dilation_rate, initializer=truncated_normal(0.33), name="depthwise", **norm
+        )
+        self.pointwise = ConvNorm(filters, 1, initializer=truncated_normal(0.06), name="pointwise", **norm)
+        self._chain = [self.depthwise, self.pointwise]
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilation_rate": self.dilation_rate,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
+
+
+def truncated_normal(stddev: float) -> keras.initializers.Initializer:
+    """Truncated normal of mean 0, as TF-slim's truncated_normal_initializer."""
+    return keras.initializers.TruncatedNormal(stddev=stddev)
+
+
+def logits_layer(num_classes: int, name: str = "logits") -> keras.layers.Layer:
+    """The last 1x1 convolution, with bias; float32 also under mixed precision (DeepLab, model.py)."""
+    return keras.layers.Conv2D(num_classes, 1, kernel_initializer=truncated_normal(0.01), dtype="float32", name=name)
+
+
+def all_layers(layer: keras.layers.Layer) -> list:
+    """Every layer inside `layer` at any depth, each once, in the order of construction."""
+    return list(layer._flatten_layers(include_self=False))
+
+
+def regularized_kernels(model: keras.Model) -> list:
+    """Trainable kernels that weight decay applies to.
+
+    DeepLab regularises the kernels of full convolutions, pointwise ones included; depthwise kernels,
+    biases, gamma and beta are left alone.
+    """
+    kinds = (keras.layers.Conv2D, keras.layers.Dense)
+    found = {id(layer.kernel): layer.kernel for layer in all_layers(model) if isinstance(layer, kinds)}
+    return [kernel for kernel in found.values() if kernel.trainable]
+
+
+def set_batch_norm(
+    model: keras.Model, update_statistics: bool = True, synchronized: bool = False, max_momentum: float = 1.0
+) -> None:
+    """Sets how every BatchNorm of a model behaves in training. Call it before the first training step.
+
+    Args:
+        model: changed in place.
+        update_statistics: False freezes the moving averages (fine_tune_batch_norm=False).
+        synchronized: take the statistics over all replicas.
+        max_momentum: upper bound of the moving averages' decay. DeepLab's 0.9997 averages over some 3,000
+            steps and is still near its start after a few hundred.
+    """
+    for layer in all_layers(model):
+        if isinstance(layer, BatchNorm):
+            layer.update_statistics = update_statistics
+            layer.synchronized = synchronized
+            layer.momentum = min(layer.momentum, max_momentum)

@@ -1,0 +1,135 @@
+"""Backbone features of a fixed list of pictures, computed once and memory-mapped by every trial.
+
+CACHE/cache.json      format_version, what the features depend on, shapes; written last
+CACHE/features.npy    float16 [N, h, w, C]
+CACHE/labels.npy      uint8 [N, H, W]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from nas_seg.utils import config
+from nas_seg.utils.errors import InputError
+from nas_seg.utils.progress import progress
+
+_IDENTITY = "made_from"
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureCache:
+    """Features and labels of N pictures, read from disk as they are touched.
+
+    Attributes:
+        features: float16 [N, h, w, C].
+        labels: uint8 [N, H, W].
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def open_or_build(
+    folder: str | os.PathLike,
+    made_from: Mapping[str, Any],
+    count: int,
+    compute: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+) -> FeatureCache:
+    """Opens a cache, computing it first where there is none.
+
+    Several processes may call this at once: one computes, the others wait. A cache appears as a whole or not
+    at all.
+
+    Args:
+        folder: of this cache alone.
+        made_from: all that the features depend on (digests of weights and data, sizes), as JSON values.
+        count: N.
+        compute: yields (features [B, h, w, C], labels [B, H, W]) batches of N pictures in all.
+
+    Raises:
+        InputError: where the folder holds a cache made from something else, naming what differs, or one that
+            is damaged.
+    """
+    folder = pathlib.Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        if not folder.exists():
+            _build(folder, made_from, count, compute)
+    return _open(folder, made_from, count)
+
+
+def _open(folder: pathlib.Path, made_from: Mapping[str, Any], count: int) -> FeatureCache:
+    path = folder / "cache.json"
+    data = config.read_json(path)
+    config.check_version(data, path)
+    there, wanted = data.get(_IDENTITY, {}), config.to_json(dict(made_from))
+    for name in sorted({*there, *wanted}):
+        if there.get(name) != wanted.get(name):
+            raise InputError(
+                f"{folder}: a feature cache of another {name} (expected {wanted.get(name)!r}, found "
+                f"{there.get(name)!r}); delete the folder or name another one"
+            )
+    try:
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("features", "labels")]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: a damaged feature cache ({error}); delete the folder") from None
+    if any(len(array) != count for array in arrays):
+        raise InputError(f"{folder}: expected a feature cache of {count} pictures, found {len(arrays[0])}")
+    return FeatureCache(*arrays)
+
+
+def _build(folder: pathlib.Path, made_from: Mapping[str, Any], count: int, compute: Callable) -> None:
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # Left by a process that was killed; we hold the lock.
+    unfinished.mkdir()
+    try:
+        done = 0
+        features = labels = None
+        with progress(f"cache {folder.name}", count) as bar:
+            for some_features, some_labels in compute():
+                if features is None:
+                    features = _memmap(unfinished / "features.npy", np.float16, count, some_features)
+                    labels = _memmap(unfinished / "labels.npy", np.uint8, count, some_labels)
+                end = done + len(some_features)
+                # A feature beyond float16 would become infinity and ruin every trial.
+                features[done:end] = np.clip(some_features, -_FLOAT16_MAX, _FLOAT16_MAX)
+                labels[done:end] = some_labels
+                bar.advance(end - done)
+                done = end
+        if done != count:
+            raise InputError(f"{folder}: expected {count} pictures to cache, received {done}")
+        features.flush()
+        labels.flush()
+        shapes = {"features": list(features.shape), "labels": list(labels.shape)}
+        identity = config.to_json(dict(made_from))
+        config.write_json(
+            unfinished / "cache.json", {"format_version": config.FORMAT_VERSION, _IDENTITY: identity} | shapes
+        )
+        os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _memmap(path: pathlib.Path, dtype, count: int, batch: np.ndarray) -> np.memmap:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, *batch.shape[1:]))
+
+
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path) -> Iterator[None]:
+    """Held while one process looks for the cache and computes it; freed by the system if it is killed."""
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,126 @@
+"""What a dataset is: classes, colours, the ignored label and its splits, as `dataset.json` says it beside the shards.
+
+Every tool reads `dataset.json`, so the number of classes is typed once, when the records are built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from nas_seg.utils import config
+from nas_seg.utils.errors import InputError, unknown
+
+FILE_NAME = "dataset.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInfo:
+    """One split on disk.
+
+    Attributes:
+        num_images: records in all shards together.
+        num_shards: shards, each with at least one record.
+        has_labels: whether the records hold labels.
+        digest: twelve hexadecimal digits over the encoded records in order.
+        min_size: the smallest (height, width), each on its own, in pixels.
+        max_size: the largest (height, width); equal to `min_size` when all pictures have one size.
+    """
+
+    num_images: int
+    num_shards: int
+    has_labels: bool
+    digest: str
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetDescriptor:
+    """A labelled dataset.
+
+    Attributes:
+        name: for people.
+        num_classes: labels are 0 .. num_classes - 1, or `ignore_label`.
+        class_names: one a class.
+        colors: one (red, green, blue) a class, 0..255.
+        ignore_label: the label left out of loss and score, 0..255; it may be one of the classes.
+        splits: what was written, by name.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignore_label: int
+    splits: dict[str, SplitInfo]
+
+    def __post_init__(self):
+        if not 1 <= self.num_classes <= 256:
+            raise InputError(f"num_classes: expected 1 to 256, received {self.num_classes}")
+        if not 0 <= self.ignore_label <= 255:
+            raise InputError(f"ignore_label: expected 0 to 255, received {self.ignore_label}")
+        for field, values in (("class_names", self.class_names), ("colors", self.colors)):
+            if len(values) != self.num_classes:
+                raise InputError(f"{field}: expected {self.num_classes}, one a class, received {len(values)}")
+        if any(not 0 <= channel <= 255 for color in self.colors for channel in color):
+            raise InputError(f"colors: expected channels of 0 to 255, received {self.colors}")
+
+    def split(self, name: str) -> SplitInfo:
+        """The split `name`; an InputError with the nearest name if there is none."""
+        if name not in self.splits:
+            raise unknown("split", name, self.splits)
+        return self.splits[name]
+
+
+# Datasets whose classes are known; a row has no splits until records are built from it.
+KNOWN: dict[str, DatasetDescriptor] = {
+    "camvid": DatasetDescriptor(
+        name="camvid",
+        num_classes=11,
+        class_names=(
+            "Sky",
+            "Building",
+            "Pole",
+            "Road",
+            "Pavement",
+            "Tree",
+            "SignSymbol",
+            "Fence",
+            "Car",
+            "Pedestrian",
+            "Bicyclist",
+        ),
+        # The colours of SegNet's CamVid.
+        colors=(
+            (128, 128, 128),
+            (128, 0, 0),
+            (192, 192, 128),
+            (128, 64, 128),
+            (60, 40, 222),
+            (128, 128, 0),
+            (192, 128, 128),
+            (64, 64, 128),
+            (64, 0, 128),
+            (64, 64, 0),
+            (0, 128, 192),
+        ),
+        ignore_label=11,
+        splits={},
+    ),
+}
+
+
+def read_descriptor(dataset_dir: str | os.PathLike) -> DatasetDescriptor:
+    """Reads `dataset.json` of a folder that `build_data` wrote.
+
+    Raises:
+        InputError: when the folder or the file is missing or does not hold a descriptor.
+    """
+    folder = pathlib.Path(dataset_dir)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder of records, found none")
+    if not (folder / FILE_NAME).is_file():
+        raise InputError(f"{folder}: expected {FILE_NAME} beside the records (tools/build_data.py writes both)")
+    return config.load(folder / FILE_NAME, DatasetDescriptor)

@@ -1,0 +1,142 @@
+"""The search: ask, evaluate, tell, until enough trials are scored. It stops, dies and goes on without loss."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas_seg.search import study as studies
+from nas_seg.search.evaluator import Evaluator, TrialFailed
+from nas_seg.search.space import SearchSpace
+from nas_seg.utils.errors import InputError
+from nas_seg.utils.progress import progress
+
+MAX_FAILURES_IN_A_ROW = 10
+MAX_DRAWS_PER_TRIAL = 10
+
+
+def run_search(
+    study: Study,
+    space: SearchSpace,
+    evaluator: Evaluator,
+    *,
+    num_trials: int,
+    seed: int,
+    on_trial: Callable[[FrozenTrial], None] | None = None,
+    time_budget_seconds: float | None = None,
+) -> str:
+    """Runs trials until `num_trials` of the study are scored, those of earlier runs and other processes included.
+
+    A genotype that the study has scored before is not scored again and does not count. A trial that raises
+    `TrialFailed` is stored with its reason and does not count. Ctrl-C and SIGTERM leave the running trial to
+    be repeated when the search goes on, and so does the death of the process.
+
+    Args:
+        study: made by `open_study`.
+        space: of its genotypes.
+        evaluator: scores them.
+        num_trials: scored trials to have in the study at the end.
+        seed: handed to the evaluator in every trial, so that genotypes differ by themselves alone (initial
+            weights and the order of the data are drawn alike).
+        on_trial: called with each trial that has ended, in whatever state.
+        time_budget_seconds: no trial starts after this many seconds.
+
+    Returns:
+        why it ended: "done" (the trials are scored, or other processes are scoring the last ones),
+        "time budget", or "no new genotypes" (ten times as many draws as trials gave too few new ones).
+
+    Raises:
+        InputError: after ten failures in a row.
+        KeyboardInterrupt: on Ctrl-C and SIGTERM, once the study is in order.
+    """
+    if num_trials < 1:
+        raise InputError(f"num_trials: expected an integer >= 1, received {num_trials!r}")
+    start = time.monotonic()
+    failures: list[str] = []
+    shown = len(_rewards(study))
+    with _sigterm_as_interrupt(), progress("search", num_trials, min(shown, num_trials)) as bar:
+        while True:
+            studies.recover(study)
+            ended = _why_end(study, num_trials)
+            if ended:
+                return ended
+            if time_budget_seconds is not None and time.monotonic() - start >= time_budget_seconds:
+                return "time budget"
+            trial = _run_trial(study, space, evaluator, seed)
+            if on_trial is not None:
+                on_trial(trial)
+            if trial.state == TrialState.FAIL:
+                failures.append(trial.user_attrs[studies.REASON])
+            elif trial.state == TrialState.COMPLETE:
+                failures.clear()
+            if len(failures) >= MAX_FAILURES_IN_A_ROW:
+                raise InputError(f"search: {len(failures)} trials in a row failed; the last one: {failures[-1]}")
+            rewards = _rewards(study)
+            bar.advance(len(rewards) - shown, **({"best": max(rewards)} if rewards else {}))
+            shown = len(rewards)
+
+
+def _run_trial(study: Study, space: SearchSpace, evaluator: Evaluator, seed: int) -> FrozenTrial:
+    trial, genotype = studies.ask(study, space)
+    try:
+        duplicate = studies.find_duplicate(study, trial)
+        if duplicate is not None:
+            return studies.tell_duplicate(study, trial, duplicate)
+        start = time.monotonic()
+        metrics = evaluator(genotype, seed=seed)
+        return studies.tell(study, trial, metrics, time.monotonic() - start)
+    except TrialFailed as failure:
+        return studies.tell_failed(study, trial, str(failure) or "no reason given")
+    except KeyboardInterrupt:
+        _give_up(study, trial, "stopped", died=False)
+        raise
+    except Exception as error:
+        # A bug, or something that the user puts right: the same genotype has its turn in the next run.
+        _give_up(study, trial, f"{type(error).__name__}: {error}", died=True)
+        raise
+
+
+def _give_up(study: Study, trial: Trial, reason: str, died: bool) -> None:
+    # The signal may come when the trial has just been told its score.
+    with contextlib.suppress(UpdateFinishedTrialError):
+        studies.repeat(study, studies.tell_failed(study, trial, reason), died)
+
+
+def _why_end(study: Study, num_trials: int) -> str | None:
+    trials = study.get_trials(deepcopy=False)
+    complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
+    # Whoever scores the last trial goes on by itself if it fails, so the others need not wait.
+    running = sum(trial.state == TrialState.RUNNING and studies.is_alive(trial) for trial in trials)
+    if complete + running >= num_trials:
+        return "done"
+    duplicates = sum(studies.DUPLICATE_OF in trial.user_attrs for trial in trials)
+    return "no new genotypes" if complete + duplicates >= MAX_DRAWS_PER_TRIAL * num_trials else None
+
+
+def _rewards(study: Study) -> list[float]:
+    return [trial.values[0] for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends the search as Ctrl-C does; signals can be handled in a process's main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,293 @@
+"""The training loop: one for one device, mirrored GPUs, several workers and TPUs.
+
+A batch is split over the replicas and the loss is divided by the labelled pixels of the whole batch, so
+the number of replicas does not change what is learnt. Stopped at any moment and started again, a training
+ends with the weights of an uninterrupted one: the state in a checkpoint is every variable of the model
+(those of dropout's random numbers too) and of the optimizer, and batch k of the data depends on k alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nas_seg import common, losses, optimizers
+from nas_seg.core import conv
+from nas_seg.train_config import TrainConfig
+from nas_seg.utils import distribute, runs
+from nas_seg.utils.errors import InputError
+from nas_seg.utils.progress import progress
+
+__all__ = ["Diverged", "LabelOutOfRange", "TrainConfig", "fit"]
+
+# The layer whose variables are no "last layers".
+BACKBONE = "backbone"
+# DeepLab doubles the gradients of biases (utils/train_utils.py, get_model_gradient_multipliers).
+_BIAS_MULTIPLIER = 2.0
+
+
+class Diverged(ArithmeticError):
+    """The loss stopped being a number; the message names the step."""
+
+
+class LabelOutOfRange(InputError):
+    """A label is neither a class of the model nor the ignored one; the message names the batches."""
+
+
+def fit(
+    model: keras.Model,
+    make_dataset: Callable[[int], tf.data.Dataset],
+    config: TrainConfig,
+    run_dir: str | os.PathLike,
+    *,
+    ignore_label: int,
+    evaluate: Callable[[], Mapping[str, Any]] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> dict[str, Any]:
+    """Trains a model to the configured step, from where the run folder stands.
+
+    Args:
+        model: images [B, H, W, 3] -> logits [B, H, W, num_classes]; made under `strategy.scope()`.
+        make_dataset: first step -> endless batches {"image": [B, H, W, 3], "label": int [B, H, W]}; batch k
+            must depend on k alone for an exact resume.
+        config: what to do.
+        run_dir: gets metrics.jsonl and ckpt/, see `nas_seg.utils.runs`.
+        ignore_label: label of the pixels that are not learnt from.
+        evaluate: scores the model as it is, with "miou" among the scores, which picks the best weights.
+        strategy: of `nas_seg.utils.distribute`; every worker must call `fit` alike.
+
+    Returns:
+        step, and where known loss (of the last row), val_miou and best_step (of the best weights).
+
+    Raises:
+        Diverged: when the loss is not a finite number.
+        LabelOutOfRange: for a label that is neither a class nor `ignore_label`.
+        InputError: for a checkpoint of another network, or a folder in use.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    conv.set_batch_norm(
+        model, config.fine_tune_batch_norm, strategy.num_replicas_in_sync > 1, max_momentum=config.batch_norm_decay
+    )
+    with strategy.scope():
+        optimizer = optimizers.from_config(config)
+        optimizer.build(model.trainable_variables)
+    train_steps = _compile(model, optimizer, config, ignore_label, strategy)
+    run_dir = pathlib.Path(run_dir)
+    with _output_folder(strategy, run_dir) as output:
+        state = _State(model, optimizer, run_dir, output)
+        step = state.restore()
+        rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
+        runs.write_metrics(output, rows)
+        total = config.training_number_of_steps
+        batches = iter(_distribute(strategy, make_dataset(step))) if step < total else None
+        with progress("train", total, done=step) as bar:
+            while step < total:
+                first, step = step, _next_stop(step, config)
+                row = _run(train_steps, batches, first, step, optimizer, config)
+                _record(output, rows, row)
+                bar.advance(step - first, loss=row["loss"])
+                if evaluate is not None and (step % config.eval_interval_steps == 0 or step == total):
+                    _evaluate(model, evaluate, step, output, rows)
+                # After the evaluation: what a checkpoint stands for has been measured already.
+                if step % config.save_interval_steps == 0 or step == total:
+                    state.save(step)
+        runs.save_weights(model, runs.weights_path(output, runs.LAST))
+    return _summary(step, rows)
+
+
+def _compile(model, optimizer, config, ignore_label, strategy) -> Callable:
+    """A traced function (iterator, count) -> mean loss, first step without a finite loss (or -1), stray labels."""
+    rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
+
+    def replica_step(batch):
+        images, labels = batch[common.IMAGE], tf.cast(batch[common.LABEL], tf.int32)
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            cost, count = losses.cross_entropy_sum(
+                logits,
+                labels,
+                ignore_label,
+                label_weights=config.label_weights,
+                top_k_percent_pixels=config.top_k_percent_pixels,
+                hard_example_mining_step=config.hard_example_mining_step,
+                step=optimizer.iterations,
+            )
+            count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
+            loss = tf.math.divide_no_nan(cost, count)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply([rule(gradient) for rule, gradient in zip(rules, gradients, strict=True)])
+        known = (labels >= 0) & (labels < logits.shape[-1]) | (labels == ignore_label)
+        return loss, tf.reduce_sum(tf.cast(~known, tf.int32))
+
+    @tf.function
+    def train_steps(iterator, count):
+        total, stray, bad_step = tf.constant(0.0), tf.constant(0), tf.constant(-1)
+        for _ in tf.range(count):
+            step = tf.cast(optimizer.iterations.value, tf.int32)
+            loss, outside = (
+                strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+                for value in strategy.run(replica_step, args=(next(iterator),))
+            )
+            total, stray = total + loss, stray + outside
+            bad_step = tf.where(tf.math.is_finite(loss) | (bad_step >= 0), bad_step, step)
+        return total / tf.cast(count, tf.float32), bad_step, stray
+
+    return train_steps
+
+
+def _gradient_rules(model, config, replicas: int) -> list[Callable]:
+    """For each trainable variable, what its gradient becomes before the optimizer.
+
+    The decay is part of the loss in DeepLab, 0.5 * weight_decay * sum(kernel ** 2), so it comes before the
+    multipliers. The optimizer sums over the replicas, of which each adds its share of the decay.
+    """
+    backbone = {id(v) for layer in model.layers if layer.name == BACKBONE for v in layer.variables}
+    if config.last_layer_gradient_multiplier != 1.0 and not backbone:
+        raise InputError(f"last_layer_gradient_multiplier: expected a model with a layer named {BACKBONE!r}")
+    decayed = {id(v) for v in conv.regularized_kernels(model)}
+
+    def rule(variable):
+        decay = config.weight_decay / replicas if id(variable) in decayed else 0.0
+        factor = 1.0 if id(variable) in backbone else config.last_layer_gradient_multiplier
+        factor *= _BIAS_MULTIPLIER if variable.name == "bias" else 1.0
+
+        def change(gradient):
+            if gradient is None:
+                return None
+            gradient = gradient + decay * variable.value if decay else gradient
+            return gradient if factor == 1.0 else factor * gradient
+
+        return change
+
+    return [rule(variable) for variable in model.trainable_variables]
+
+
+def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset):
+    """Splits each batch over the replicas; several workers share each batch, not the files."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return strategy.experimental_distribute_dataset(dataset.with_options(options))
+
+
+def _next_stop(step: int, config: TrainConfig) -> int:
+    """The next step after which something is written. It depends on the step alone, as an exact resume asks."""
+    intervals = (config.log_steps, config.save_interval_steps, config.eval_interval_steps)
+    return min(config.training_number_of_steps, *(step - step % interval + interval for interval in intervals))
+
+
+def _run(train_steps, batches, first: int, stop: int, optimizer, config: TrainConfig) -> dict[str, Any]:
+    """Trains from step `first` to `stop`; the row of metrics.jsonl that tells of it."""
+    start = time.perf_counter()
+    loss, bad_step, stray = (value.numpy() for value in train_steps(batches, tf.constant(stop - first)))
+    seconds = time.perf_counter() - start
+    if stray:
+        raise LabelOutOfRange(
+            f"labels: {stray} pixels of the batches {first}..{stop - 1} are neither a class of the model nor ignore_label"
+        )
+    if bad_step >= 0:
+        raise Diverged(f"the loss is no longer a finite number at step {bad_step}")
+    return {
+        "step": stop,
+        "loss": float(loss),
+        "learning_rate": float(optimizer.learning_rate),
+        "seconds": round(seconds, 3),
+        "images_per_second": round((stop - first) * config.train_batch_size / seconds, 3),
+    }
+
+
+def _evaluate(model, evaluate, step: int, output: pathlib.Path, rows: list[dict]) -> None:
+    """Scores the model and keeps its weights if none before had a higher mIoU."""
+    before = _best(rows)
+    _record(output, rows, {"step": step} | {f"val_{name}": _plain(value) for name, value in evaluate().items()})
+    if _best(rows) is not before:
+        runs.save_weights(model, runs.weights_path(output, runs.BEST))
+
+
+def _record(output: pathlib.Path, rows: list[dict], row: dict) -> None:
+    rows.append(row)
+    runs.append_metrics(output, row)
+
+
+def _plain(value: Any) -> Any:
+    """A score as JSON has it: NaN, the score of nothing, becomes null."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _best(rows: list[dict]) -> dict | None:
+    """The row of the highest validation mIoU, the earliest of equals."""
+    return max((row for row in rows if row.get("val_miou") is not None), key=lambda row: row["val_miou"], default=None)
+
+
+def _summary(step: int, rows: list[dict]) -> dict[str, Any]:
+    best, trained = _best(rows), [row for row in rows if "loss" in row]
+    summary = {"step": step}
+    if trained:
+        summary["loss"] = trained[-1]["loss"]
+    if best:
+        summary |= {"val_miou": best["val_miou"], "best_step": best["step"]}
+    return summary
+
+
+@contextlib.contextmanager
+def _output_folder(strategy: tf.distribute.Strategy, run_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The run folder for the one process that writes; elsewhere a folder that is thrown away.
+
+    Reading a variable that is spread over the workers needs all of them, so all go through the motions.
+    """
+    if distribute.is_chief(strategy):
+        with runs.lock(run_dir):
+            yield run_dir
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield pathlib.Path(folder)
+
+
+class _State:
+    """Every variable that a training goes on from, in a tf.train.Checkpoint keyed by its place in the order."""
+
+    def __init__(self, model, optimizer, run_dir: pathlib.Path, output: pathlib.Path):
+        self._step = optimizer.iterations
+        self._folder = run_dir / runs.CHECKPOINTS
+        self._variables = {f"{i:04d}": v for i, v in enumerate([*model.variables, *optimizer.variables])}
+        self._checkpoint = tf.train.Checkpoint(state={key: v.value for key, v in self._variables.items()})
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(output / runs.CHECKPOINTS), max_to_keep=2, checkpoint_name="step"
+        )
+
+    def save(self, step: int) -> None:
+        self._manager.save(checkpoint_number=step)
+
+    def restore(self) -> int:
+        """Loads the newest checkpoint, if there is one; returns the step to go on from."""
+        path = tf.train.latest_checkpoint(str(self._folder))
+        if path is not None:
+            try:
+                self._check(path)
+                self._checkpoint.restore(path).assert_existing_objects_matched()
+            except (tf.errors.OpError, ValueError, AssertionError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{path}: the checkpoint cannot be read ({str(error).splitlines()[0]})") from None
+        return int(self._step.numpy())
+
+    def _check(self, path: str) -> None:
+        shapes = dict(tf.train.list_variables(path))
+        for key, variable in self._variables.items():
+            there = shapes.get(f"state/{key}/.ATTRIBUTES/VARIABLE_VALUE")
+            if there is None or tuple(there) != tuple(variable.shape):
+                raise InputError(
+                    f"{path}: checkpoint of another network: {variable.path}: expected shape"
+                    f" {tuple(variable.shape)}, received {None if there is None else tuple(there)}"
+                )

@@ -1,0 +1,76 @@
+"""What one training run is determined by; no TensorFlow, so that a tool can make its flags from it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nas_seg.utils.errors import InputError
+
+
+def _field(default, text: str):
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """DeepLab's training flags by their names and with their defaults (train.py), in steps and pixels.
+
+    `nas_seg.train.fit` reads what concerns the optimisation; the data fields say how its batches were made.
+    """
+
+    train_split: str = _field("train", "split to train on")
+    val_split: str = _field("val", "split that picks the best weights; empty: none")
+    train_batch_size: int = _field(8, "images a step, over all devices")
+    train_crop_size: tuple[int, int] = _field((513, 513), "height,width of a training crop")
+    min_scale_factor: float = _field(0.5, "smallest random scale of an image")
+    max_scale_factor: float = _field(2.0, "largest random scale of an image")
+    scale_factor_step_size: float = _field(0.25, "step between the scales; 0: any scale in between")
+    backbone_weights: str | None = _field(None, "weights the backbone starts from: imagenet, or a file")
+    seed: int = _field(0, "of the initial weights, of dropout and of the order and augmentation of the data")
+
+    training_number_of_steps: int = _field(30000, "steps in all")
+    base_learning_rate: float = _field(1e-4, "learning rate at the start of its polynomial decay")
+    learning_power: float = _field(0.9, "power of the decay")
+    decay_steps: int = _field(0, "steps of the decay; 0: all steps after the slow start")
+    end_learning_rate: float = _field(0.0, "learning rate at the end of the decay")
+    slow_start_step: int = _field(0, "steps at slow_start_learning_rate before the decay starts")
+    slow_start_learning_rate: float = _field(1e-4, "learning rate of the slow start")
+    momentum: float = _field(0.9, "of the gradient's running sum")
+    weight_decay: float = _field(4e-5, "L2 factor on kernels; depthwise kernels, biases and batch norm have none")
+    last_layer_gradient_multiplier: float = _field(1.0, "factor on the gradients of all that is not backbone")
+
+    fine_tune_batch_norm: bool = _field(True, "train on batch statistics; off: keep the moving averages as they are")
+    batch_norm_decay: float = _field(0.9997, "upper bound of the moving averages' decay; short trainings need less")
+    label_weights: tuple[float, ...] = _field((), "weight of each class in the loss; none: all 1")
+    top_k_percent_pixels: float = _field(1.0, "share of the costliest pixels that the loss keeps")
+    hard_example_mining_step: int = _field(0, "steps until that share is reached; 0: from the first")
+
+    log_steps: int = _field(10, "steps between two rows of metrics.jsonl")
+    save_interval_steps: int = _field(200, "steps between two checkpoints")
+    eval_interval_steps: int = _field(500, "steps between two evaluations of val_split")
+
+    def __post_init__(self):
+        for name in ("train_batch_size", "training_number_of_steps", "log_steps", "save_interval_steps",
+                     "eval_interval_steps"):  # fmt: skip
+            self._require(name, getattr(self, name) >= 1, "1 or more")
+        for name in ("seed", "decay_steps", "slow_start_step", "hard_example_mining_step", "base_learning_rate",
+                     "end_learning_rate", "slow_start_learning_rate", "weight_decay", "learning_power",
+                     "last_layer_gradient_multiplier", "scale_factor_step_size"):  # fmt: skip
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("momentum", "batch_norm_decay"):
+            self._require(name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
+        self._require("train_crop_size", min(self.train_crop_size) >= 1, "two sizes of 1 or more")
+        self._require("min_scale_factor", self.min_scale_factor > 0, "a number above 0")
+        self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, "min_scale_factor or more")
+        self._require("top_k_percent_pixels", 0 < self.top_k_percent_pixels <= 1, "a share in (0, 1]")
+        self._require("label_weights", all(weight >= 0 for weight in self.label_weights), "weights of 0 or more")
+        if not self.decay_steps:
+            self._require(
+                "slow_start_step",
+                self.slow_start_step < self.training_number_of_steps,
+                f"fewer than training_number_of_steps {self.training_number_of_steps}",
+            )
+
+    def _require(self, name: str, condition: bool, expected: str) -> None:
+        if not condition:
+            raise InputError(f"{name}: expected {expected}, received {getattr(self, name)!r}")

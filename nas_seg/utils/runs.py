@@ -1,0 +1,177 @@
+"""The run folder: what a training was made from, how it went, and its weights.
+
+RUN/config.json            format_version, model, train, dataset_dir, versions, command; written first
+RUN/metrics.jsonl          one row a line, in the order of steps
+RUN/ckpt/step-*            the state that a stopped training goes on from
+RUN/ckpt/best.weights.h5   the weights of the best validation score
+RUN/ckpt/last.weights.h5   the weights of the last step
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from nas_seg.utils import config
+from nas_seg.utils.errors import InputError, unknown
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "ckpt"
+BEST, LAST = "best", "last"
+
+# What may differ between two starts of one run.
+_CIRCUMSTANCES = ("versions", "command")
+
+
+def open_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
+    """Starts a run folder, or makes sure that the one that is there is of the same run.
+
+    Args:
+        run_dir: created where it is missing.
+        sections: JSON values by name; all but "versions" and "command" must be what they were.
+
+    Raises:
+        InputError: naming the first field that differs, with its old and its new value.
+    """
+    path = pathlib.Path(run_dir, CONFIG)
+    if not path.exists():
+        config.write_json(path, {"format_version": config.FORMAT_VERSION} | dict(sections))
+        return
+    there = read_config(run_dir)
+    for name in [name for name in {**there, **sections} if name not in _CIRCUMSTANCES]:
+        field = _first_difference(there.get(name), sections.get(name), name)
+        if field is not None:
+            where, old, new = field
+            raise InputError(f"{path}: {where}: this run has {old!r}, received {new!r}; take another --run_dir")
+
+
+def circumstances() -> dict[str, Any]:
+    """The sections that say under what a run was started: the command and the versions of what matters to it."""
+    packages = ("nas_seg", "tensorflow", "tensorflow-cpu", "keras", "numpy", "optuna")
+    versions = {"python": platform.python_version()}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {"versions": versions, "command": shlex.join(["python", *sys.argv])}
+
+
+def _first_difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            found = _first_difference(old.get(name), new.get(name), f"{where}.{name}")
+            if found is not None:
+                return found
+        return None
+    return None if old == new else (where, old, new)
+
+
+def read_config(run_dir: str | os.PathLike) -> dict[str, Any]:
+    """The sections of RUN/config.json; InputError where the folder is no run's."""
+    path = pathlib.Path(run_dir, CONFIG)
+    if not path.is_file():
+        raise InputError(f"{run_dir}: not a run folder, expected {path}")
+    data = config.read_json(path)
+    config.check_version(data, path)
+    return {name: value for name, value in data.items() if name != "format_version"}
+
+
+def read_section(run_dir: str | os.PathLike, name: str, annotation: Any) -> Any:
+    """One section of RUN/config.json as a value of the type `annotation`."""
+    path, sections = pathlib.Path(run_dir, CONFIG), read_config(run_dir)
+    if name not in sections:
+        raise InputError(f"{path}: section {name!r} is missing")
+    return config.from_json(annotation, sections[name], f"{path}: {name}")
+
+
+def read_dataset_dir(run_dir: str | os.PathLike) -> str:
+    """The folder of the records that a run was trained on."""
+    return read_section(run_dir, "dataset_dir", str)
+
+
+@contextlib.contextmanager
+def lock(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Keeps a second process from training in the folder; let go by the system if this one is killed."""
+    path = pathlib.Path(run_dir, ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{run_dir}: another process is training in this folder") from None
+        yield
+
+
+def read_metrics(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of RUN/metrics.jsonl; a last line that a kill cut short is left out. No file: no rows."""
+    path = pathlib.Path(run_dir, METRICS)
+    if not path.exists():
+        return []
+    *lines, _torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: expected JSON ({error})") from None
+    if not rows:
+        return []
+    config.check_version(rows[0], f"{path}:1")
+    return rows[1:]
+
+
+def append_metrics(run_dir: str | os.PathLike, row: Mapping[str, Any]) -> None:
+    """Adds one row, visible to other processes at once."""
+    path = pathlib.Path(run_dir, METRICS)
+    if not path.exists():
+        write_metrics(run_dir, [])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def write_metrics(run_dir: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces all rows: when a run goes on, what was measured after its checkpoint is measured again."""
+    lines = [{"format_version": config.FORMAT_VERSION}, *rows]
+    config.write_bytes(pathlib.Path(run_dir, METRICS), "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def weights_path(run_dir: str | os.PathLike, which: str) -> pathlib.Path:
+    """Where the weights BEST or LAST of a run lie."""
+    return pathlib.Path(run_dir, CHECKPOINTS, f"{which}.weights.h5")
+
+
+def find_weights(run_dir: str | os.PathLike, which: str = BEST) -> pathlib.Path:
+    """The weights of a run: BEST (the last ones where no validation picked any) or LAST.
+
+    Raises:
+        InputError: where there are none yet.
+    """
+    if which not in (BEST, LAST):
+        raise unknown("weights", which, (BEST, LAST))
+    paths = [weights_path(run_dir, name) for name in dict.fromkeys((which, LAST))]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise InputError(f"{run_dir}: no weights yet, expected {' or '.join(str(path) for path in paths)}")
+
+
+def save_weights(model: Any, path: str | os.PathLike) -> None:
+    """`model.save_weights`, as a whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Keras asks for this ending.
+    temporary = path.with_name(f".{os.getpid()}.{path.name.removesuffix('.weights.h5')}.weights.h5")
+    try:
+        model.save_weights(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

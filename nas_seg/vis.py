@@ -1,0 +1,85 @@
+"""Predictions as pictures: the image, its truth and what the model sees, side by side."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from nas_seg import common
+from nas_seg.utils import colormap, config
+from nas_seg.utils.errors import InputError
+
+_GAP = 4  # white pixels between the pictures of a panel
+_ALPHA = 0.6  # weight of the colours over the image
+RAW = "raw"
+
+
+def visualize(
+    predict: Callable[[Any], Any],
+    dataset: Iterable[Mapping[str, Any]],
+    colors: Sequence[tuple[int, int, int]],
+    output_dir: str | os.PathLike,
+    *,
+    num_images: int | None = None,
+    also_save_raw_predictions: bool = False,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> list[pathlib.Path]:
+    """Writes one PNG an image: image | truth | prediction, the latter two coloured over the image.
+
+    Args:
+        predict: images [B, H, W, 3] -> class indices [B, H, W], such as `nas_seg.eval.predictor(model)`.
+        dataset: batches {"image"} and perhaps {"label", "image_name"}; without a label the truth is left out.
+        colors: RGB of each class; pixels of any other index show the bare image.
+        output_dir: gets 000000_NAME.png and on.
+        num_images: stop after so many; None: all.
+        also_save_raw_predictions: write RAW/000000_NAME.png too, grey PNGs of the class indices.
+        advance: told how many images were written, such as a progress bar's method.
+
+    Returns:
+        The panels' paths.
+    """
+    if also_save_raw_predictions and len(colors) > 256:
+        raise InputError(f"raw predictions: expected at most 256 classes in 8-bit PNGs, received {len(colors)}")
+    folder, paths = pathlib.Path(output_dir), []
+    for batch in dataset:
+        predictions = np.asarray(predict(batch[common.IMAGE]))
+        for index, prediction in enumerate(predictions):
+            if num_images is not None and len(paths) >= num_images:
+                return paths
+            image = np.clip(np.rint(np.asarray(batch[common.IMAGE][index])), 0, 255).astype(np.uint8)
+            truth = [np.asarray(batch[common.LABEL][index])] if common.LABEL in batch else []
+            pictures = [image, *(colormap.overlay(image, label, colors, _ALPHA) for label in (*truth, prediction))]
+            name = f"{len(paths):06d}{_stem(batch, index)}.png"
+            _write_png(folder / name, _side_by_side(pictures))
+            if also_save_raw_predictions:
+                _write_png(folder / RAW / name, prediction.astype(np.uint8))
+            paths.append(folder / name)
+            advance(1)
+    return paths
+
+
+def _stem(batch: Mapping[str, Any], index: int) -> str:
+    if common.IMAGE_NAME not in batch:
+        return ""
+    name = np.asarray(batch[common.IMAGE_NAME])[index]
+    name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+    return "_" + re.sub(r"[^\w.-]", "_", pathlib.PurePath(name).stem)
+
+
+def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    gap = np.full((len(pictures[0]), _GAP, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)]
+    return np.concatenate(parts[1:], axis=1)
+
+
+def _write_png(path: pathlib.Path, pixels: np.ndarray) -> None:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="PNG")
+    config.write_bytes(path, data.getvalue())

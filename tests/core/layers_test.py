@@ -1,0 +1,91 @@
+"""Building blocks: align-corners resize, sliding average, convolutions, ASPP."""
+
+import keras
+import numpy as np
+import pytest
+from case import fixtures, run_layer_test
+
+from nas_seg.core import resize as resize_lib
+from nas_seg.core.aspp import ASPP
+from nas_seg.core.conv import BatchNorm, ConvNorm, SplitSeparableConv, set_batch_norm
+from nas_seg.core.pyramid_pooling import PyramidPooling, average_window
+from nas_seg.core.resize import ResizeLike, resize_bilinear
+
+
+@pytest.mark.parametrize("source, sizes", [("rs_x", ["9x13", "3x4", "1x1", "33x65", "10x14"]), ("rs_x1", ["5x7"])])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_resize_equals_the_recorded_align_corners_resizes(source, sizes, backend, monkeypatch):
+    # On another backend the resize is two products with hat matrices; keras.ops of this one runs them.
+    monkeypatch.setattr(resize_lib.keras.backend, "backend", lambda: backend)
+    arrays = np.load(fixtures("deeplab", "u_micro") / "micro.npz")
+    for size in sizes:
+        height, width = map(int, size.split("x"))
+        resized = resize_bilinear(keras.ops.convert_to_tensor(arrays[source]), (height, width))
+        np.testing.assert_allclose(resized, arrays[f"{source}_to_{size}"], atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [(1, 1), (3, 2), (5, 7)])
+def test_average_window_equals_stride_1_valid_pooling(window):
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
+    expected = keras.ops.average_pool(x, window, strides=1, padding="valid")
+    np.testing.assert_allclose(average_window(x, window), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "size, grid, window", [(33, 1, 33), (33, 2, 17), (33, 4, 9), (33, 8, 5), (23, 4, 6), (1, 8, 1)]
+)
+def test_pooling_window_is_the_papers_share_of_the_map(size, grid, window):
+    layer = PyramidPooling(2, (grid, 1))
+    assert layer._window(np.zeros((1, size, 9, 1), np.float32)) == (window, 9)
+
+
+def test_pyramid_pooling_of_an_unknown_size_equals_that_of_a_known_one():
+    layer = PyramidPooling(4, (2, 4))
+    x = np.random.default_rng(0).normal(size=(1, 9, 13, 3)).astype(np.float32)
+    inputs = keras.Input((None, None, 3))
+    np.testing.assert_allclose(keras.Model(inputs, layer(inputs))(x), layer(x), atol=1e-6)
+
+
+def test_frozen_statistics_still_train_gamma_and_beta():
+    norm = BatchNorm()
+    inputs = keras.Input((None, None, 4))
+    model = keras.Model(inputs, norm(inputs))
+    set_batch_norm(model, update_statistics=False)
+    x = np.random.default_rng(0).normal(3, 2, size=(2, 4, 4, 4)).astype(np.float32)
+    # Fresh averages are 0 and 1, so frozen statistics leave the values (but for epsilon) as they are.
+    np.testing.assert_allclose(model(x, training=True), x, rtol=1e-5)
+    np.testing.assert_array_equal(norm.moving_mean, np.zeros(4))
+    assert len(norm.trainable_weights) == 2
+    set_batch_norm(model, update_statistics=True, max_momentum=0.5)
+    model(x, training=True)
+    np.testing.assert_allclose(norm.moving_mean, x.mean((0, 1, 2)) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer, arguments, output_channels, trainable",
+    [
+        (ConvNorm, {"filters": 6, "kernel_size": 3, "dilation_rate": 2}, 6, 3),
+        (ConvNorm, {"filters": None, "kernel_size": 3, "activation": "relu6"}, 5, 3),
+        (ConvNorm, {"filters": 6, "activation": None}, 6, 3),
+        (SplitSeparableConv, {"filters": 6, "dilation_rate": (6, 2)}, 6, 6),
+        (PyramidPooling, {"filters": 6, "grid_size": (2, 4)}, 6, 3),
+        (PyramidPooling, {"filters": 6, "window": (40, 3)}, 6, 3),
+        (ASPP, {"filters": 6, "atrous_rates": (2, 3), "dropout_rate": 0.0}, 6, 3 + 3 + 6 + 6 + 3),
+        (ASPP, {"filters": 6, "atrous_rates": (2,), "image_pooling": False, "separable": False}, 6, 9),
+        (BatchNorm, {}, 5, 2),
+    ],
+)
+def test_layer_keeps_the_contract(layer, arguments, output_channels, trainable):
+    run_layer_test(layer, arguments, (2, 9, 11, 5), (2, 9, 11, output_channels), trainable)
+
+
+def test_strided_convolution_halves_the_map():
+    run_layer_test(ConvNorm, {"filters": 4, "kernel_size": 3, "strides": 2}, (1, 9, 12, 3), (1, 5, 6, 4), 3)
+
+
+def test_resize_like_takes_the_size_of_its_reference():
+    layer = ResizeLike()
+    values, reference = np.ones((1, 3, 3, 2), np.float32), np.zeros((1, 8, 5, 7), np.float32)
+    assert layer([values, reference]).shape == (1, 8, 5, 2)
+    symbolic = layer([keras.Input((None, None, 2)), keras.Input((None, None, 7))])
+    assert symbolic.shape == (None, None, None, 2)

@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import training
+
+from nas_seg import export_model
+from nas_seg.utils.errors import InputError
+
+# Runs in another folder with -I, and cannot import this library even where it is installed.
+_FOREIGN = """
+import sys
+sys.modules["nas_seg"] = None
+import numpy as np
+import tensorflow as tf
+predict = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+assert list(predict.structured_input_signature[1]) == ["ImageTensor"], predict.structured_input_signature
+with np.load(sys.argv[2]) as images:
+    results = {name: predict(ImageTensor=tf.constant(images[name])) for name in images.files}
+np.savez(sys.argv[3], **{name: result["SemanticPredictions"].numpy() for name, result in results.items()})
+"""
+
+
+def test_the_saved_model_agrees_with_the_model_where_this_library_is_not(tmp_path):
+    model = training.tiny_model()
+    model.get_layer("backbone").layers[2].set_weights([np.linspace(low, high, 8) for low, high in
+                                                       [(0.5, 2), (-1, 1), (-0.3, 0.3), (0.1, 3)]])  # fmt: skip
+    export_model.export_saved_model(model, tmp_path / "saved")
+    rng = np.random.default_rng(0)
+    images = {f"{h}x{w}": rng.integers(0, 256, (1, h, w, 3), np.uint8) for h, w in [(16, 16), (37, 53), (1, 2)]}
+    np.savez(tmp_path / "images.npz", **images)
+    subprocess.run(
+        [sys.executable, "-I", "-c", _FOREIGN, "saved", "images.npz", "predictions.npz"], cwd=tmp_path, check=True
+    )
+    with np.load(tmp_path / "predictions.npz") as predictions:
+        for name, image in images.items():
+            expected = np.argmax(model(image.astype(np.float32), training=False), axis=-1)
+            assert predictions[name].dtype == np.int32
+            np.testing.assert_array_equal(predictions[name], expected)
+        assert len(np.unique(predictions["37x53"])) > 1
+
+
+def test_an_older_export_is_replaced_and_nothing_is_left_beside_it(tmp_path):
+    path = tmp_path / "deep" / "saved"
+    export_model.export_saved_model(training.tiny_model(), path)
+    old = (path / "variables" / "variables.data-00000-of-00001").read_bytes()
+    export_model.export_saved_model(training.tiny_model(seed=1), path)
+    assert (path / "variables" / "variables.data-00000-of-00001").read_bytes() != old
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_other_content_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="expected a new or empty folder, or a SavedModel to replace"):
+        export_model.export_saved_model(training.tiny_model(), tmp_path)
+    with pytest.raises(InputError, match="expected a folder to write to, received a file"):
+        export_model.export_saved_model(training.tiny_model(), tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

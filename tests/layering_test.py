@@ -1,0 +1,100 @@
+"""Imports point downwards: read with ast, nothing is imported."""
+
+import ast
+import pathlib
+
+from case import REPOSITORY
+
+# The level of a module by the longest prefix; a module may import modules of its own package and of lower levels.
+_LEVELS = {
+    "nas_seg.common": 0,
+    "nas_seg.utils": 0,
+    "nas_seg.core": 1,
+    "nas_seg.datasets": 1,
+    "nas_seg.search": 1,
+    "nas_seg.losses": 2,
+    "nas_seg.metrics": 2,
+    "nas_seg.optimizers": 2,
+    "nas_seg.train_config": 1,
+    "nas_seg.train": 3,
+    "nas_seg.eval": 3,
+    "nas_seg.vis": 3,
+    "nas_seg.export_model": 3,
+    "nas_seg.deeplab": 4,
+    "nas_seg.dpc": 4,
+    "nas_seg.model": 5,
+    "nas_seg.features": 6,
+    "nas_seg.presets": 6,
+    "nas_seg.plot": 6,
+    "nas_seg.benchmark": 6,
+    "nas_seg": 7,
+    "tools": 8,
+}
+_DATA = "nas_seg.datasets"
+_PAPERS = {"nas_seg.deeplab", "nas_seg.dpc"}
+# Files that a laptop without TensorFlow must be able to import.
+_WITHOUT_TENSORFLOW = ("nas_seg/search/*.py", "nas_seg/*/genotype.py", "nas_seg/*/space.py", "nas_seg/*/decode.py")
+
+
+def _package(module: str) -> str:
+    return max((p for p in _LEVELS if module == p or module.startswith(p + ".")), key=len)
+
+
+def _imports(path: pathlib.Path, anywhere: bool) -> set[str]:
+    """Modules that a file imports: at its top, or also inside functions."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if anywhere else tree.body
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def _files() -> dict[str, pathlib.Path]:
+    files = [*REPOSITORY.glob("nas_seg/**/*.py"), *REPOSITORY.glob("tools/*.py")]
+    return {".".join(f.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def test_every_import_points_to_a_lower_level():
+    wrong = []
+    for module, path in _files().items():
+        package = _package(module)
+        for imported in (name for name in _imports(path, anywhere=True) if name.startswith("nas_seg.")):
+            target = _package(imported)
+            if target not in (package, "nas_seg") and _LEVELS[target] >= _LEVELS[package]:
+                wrong.append(f"{module} (level {_LEVELS[package]}) imports {imported} (level {_LEVELS[target]})")
+    assert not wrong, wrong
+
+
+def test_papers_import_neither_one_another_nor_the_data():
+    wrong = []
+    for module, path in _files().items():
+        package = _package(module)
+        if package in _PAPERS or _LEVELS[package] == 3:
+            banned = (_PAPERS | {_DATA}) - {package}
+            wrong += [
+                f"{module} imports {name}" for name in _imports(path, anywhere=True) if _package_of(name) in banned
+            ]
+    assert not wrong, wrong
+
+
+def _package_of(name: str) -> str | None:
+    return _package(name) if name.startswith("nas_seg.") else None
+
+
+def test_searching_needs_no_tensorflow():
+    for pattern in _WITHOUT_TENSORFLOW:
+        files = list(REPOSITORY.glob(pattern))
+        for path in files:
+            heavy = {name for name in _imports(path, anywhere=True) if name.split(".")[0] in ("tensorflow", "keras")}
+            assert not heavy, f"{path} imports {heavy}"
+    assert list(REPOSITORY.glob("nas_seg/*/genotype.py"))
+
+
+def test_only_the_tools_define_flags():
+    for module, path in _files().items():
+        if not module.startswith("tools"):
+            assert "flags.DEFINE" not in path.read_text(), module

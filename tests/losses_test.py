@@ -1,0 +1,115 @@
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nas_seg import losses
+
+IGNORE = 255
+RECORDED = json.loads(pathlib.Path("tests/golden/deeplab_training.json").read_text())["loss"]
+
+
+def random_batch(seed=0, ignored=0.3):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(3, 6, 7, 4)).astype(np.float32)
+    labels = rng.integers(0, 4, (3, 6, 7))
+    return logits, np.where(rng.random(labels.shape) < ignored, IGNORE, labels).astype(np.int32)
+
+
+def quotient(pair):
+    total, count = (float(value) for value in pair)
+    return total / count if count else 0.0
+
+
+@pytest.fixture(scope="module")
+def recorded_inputs():
+    with np.load("tests/golden/deeplab_loss.npz", allow_pickle=False) as arrays:
+        logits, labels = arrays["logits"], arrays["labels"][..., 0].astype(np.int32)
+    # DeepLab resizes the logits to the labels before the loss; the model does that here.
+    return tf.compat.v1.image.resize_bilinear(logits, labels.shape[1:], align_corners=True), labels
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: "-".join(map(str, case.values())))
+def test_losses_agree_with_those_recorded_from_deeplab(case, recorded_inputs):
+    weights = case.get("loss_weight", ())
+    pair = losses.cross_entropy_sum(
+        *recorded_inputs,
+        IGNORE,
+        label_weights=(weights,) * 4 if isinstance(weights, float) else weights,
+        top_k_percent_pixels=case.get("top_k_percent_pixels", 1.0),
+        hard_example_mining_step=case.get("hard_example_mining_step", 0),
+        step=case["global_step"],
+    )
+    # Sums of some 600 float32 numbers in another order.
+    assert quotient(pair) == pytest.approx(case["loss"], rel=2e-6)
+
+
+def test_the_loss_is_the_mean_over_the_labelled_pixels():
+    logits, labels = random_batch()
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    costs = [-logs[index][labels[index]] for index in np.ndindex(labels.shape) if labels[index] != IGNORE]
+    assert quotient(losses.cross_entropy_sum(logits, labels, IGNORE)) == pytest.approx(np.mean(costs), rel=1e-5)
+
+
+def test_nothing_labelled_costs_nothing_and_pulls_nowhere():
+    logits, labels = random_batch(ignored=2.0)
+    logits = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        total, count = losses.cross_entropy_sum(logits, labels, IGNORE)
+    assert float(total) == 0 and float(count) == 0
+    assert not tape.gradient(total, logits).numpy().any()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_ignored_and_unpicked_pixels_have_no_gradient(share):
+    logits, labels = random_batch()
+    logits = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        total, count = losses.cross_entropy_sum(logits, labels, IGNORE, top_k_percent_pixels=share)
+    pulled = np.abs(tape.gradient(total, logits).numpy()).sum(-1) > 0
+    assert pulled.sum() == count
+    assert not pulled[labels == IGNORE].any()
+
+
+def test_an_ignore_label_among_the_classes_is_masked():
+    logits, labels = random_batch(ignored=0)
+    _, count = losses.cross_entropy_sum(logits, labels, ignore_label=0)
+    assert count == (labels != 0).sum()
+
+
+@pytest.mark.parametrize("stray", [4, 254, -1])
+def test_a_label_out_of_range_makes_the_loss_not_a_number(stray):
+    logits, labels = random_batch()
+    labels[0, 0, 0] = stray
+    assert np.isnan(float(losses.cross_entropy_sum(logits, labels, IGNORE)[0]))
+
+
+def test_parts_of_a_batch_add_up_to_the_batch():
+    # Unevenly ignored, so that the mean of the parts' means is another number.
+    logits, labels = random_batch(3)
+    labels[0] = np.where(np.arange(42).reshape(6, 7) > 2, IGNORE, labels[0])
+    whole = losses.cross_entropy_sum(logits, labels, IGNORE)
+    parts = [losses.cross_entropy_sum(logits[i : i + 1], labels[i : i + 1], IGNORE) for i in range(3)]
+    assert quotient(np.sum(parts, axis=0)) == pytest.approx(quotient(whole), rel=1e-6)
+    assert abs(np.mean([quotient(part) for part in parts]) - quotient(whole)) > 1e-3
+
+
+def test_the_keras_loss_is_the_same_number_and_survives_saving():
+    logits, labels = random_batch()
+    loss = losses.MaskedCrossEntropy(IGNORE, label_weights=(1.0, 2.0, 0.5, 1.0))
+    expected = losses.cross_entropy_sum(logits, labels, IGNORE, label_weights=loss.label_weights)
+    assert float(loss(labels, logits)) == pytest.approx(quotient(expected), rel=1e-6)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert float(again(labels, logits)) == float(loss(labels, logits))
+
+
+def test_model_fit_learns_with_the_keras_loss():
+    images = np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype(np.float32)
+    labels = np.where(images[..., 0] > 1.5, IGNORE, images[..., 0] > 0).astype(np.int32)
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(2, 1)])
+    model.compile(keras.optimizers.SGD(1.0), loss=losses.MaskedCrossEntropy(IGNORE))
+    history = model.fit(images, labels, epochs=5, verbose=0).history["loss"]
+    assert history[-1] < 0.5 * history[0]

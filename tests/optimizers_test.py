@@ -1,0 +1,45 @@
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from nas_seg import optimizers
+from nas_seg.train_config import TrainConfig
+
+RECORDED = json.loads(pathlib.Path("tests/golden/deeplab_training.json").read_text())["learning_rate"]
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=range(len(RECORDED)))
+def test_learning_rates_agree_with_those_recorded_from_deeplab(case):
+    schedule = optimizers.from_config(TrainConfig(**{"learning_power": 0.9, **case["args"]}))._learning_rate
+    received = [float(schedule(step)) for step in case["steps"]]
+    # Float32 on both sides. One last bit of s/T, 6e-8, is worth base * 0.9 * 6e-8 * (1 - s/T) ** -0.1, which is
+    # 1e-9 one step before the end.
+    np.testing.assert_allclose(received, case["lr"], rtol=1e-6, atol=1.1e-9)
+
+
+def test_momentum_is_tensorflow_1s_under_a_falling_rate():
+    rates, gradients = [0.5, 0.1, 0.02], [1.0, -2.0, 0.5]
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], rates)
+    optimizer = optimizers.Momentum(schedule, momentum=0.9)
+    variable = keras.Variable([3.0])
+    weight, total = 3.0, 0.0
+    for rate, gradient in zip(rates, gradients, strict=True):
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])], [variable])
+        total = 0.9 * total + gradient
+        weight -= rate * total
+        np.testing.assert_allclose(variable.numpy(), [weight], rtol=1e-6)
+    # Keras' own momentum keeps the first, large rate in its velocity.
+    sgd, other = keras.optimizers.SGD(schedule, momentum=0.9), keras.Variable([3.0])
+    for gradient in gradients:
+        sgd.apply([keras.ops.convert_to_tensor([gradient])], [other])
+    assert abs(other.numpy()[0] - weight) > 0.1
+
+
+def test_the_optimizer_survives_saving():
+    optimizer = optimizers.from_config(TrainConfig(base_learning_rate=0.3, slow_start_step=10, momentum=0.8))
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    assert again.momentum == 0.8 and float(again._learning_rate(10)) == pytest.approx(0.3)

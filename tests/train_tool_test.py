@@ -1,0 +1,136 @@
+"""tools/train.py, eval.py, vis.py and export_model.py, one after the other on drawn street scenes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from case import REPOSITORY
+from PIL import Image
+
+import nas_seg
+from nas_seg.datasets import build_data, synthetic
+from nas_seg.datasets.descriptors import read_descriptor
+
+TRAIN = ("--training_number_of_steps=2", "--train_batch_size=2", "--train_crop_size=33,33", "--batch_norm_decay=0.5")
+
+
+def run(tool, *arguments):
+    # A narrow terminal must not hide a class's name or score.
+    return subprocess.run(
+        [sys.executable, f"tools/{tool}.py", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def succeed(tool, *arguments):
+    done = run(tool, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refuse(tool, *arguments):
+    """The one line of an error that the user can put right."""
+    done = run(tool, *arguments)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "streets"
+    build_data.build(synthetic.make_source((4, 2), (48, 65), 0), folder, num_shards=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_dir, tmp_path_factory):
+    """A run folder and what the tool printed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    output = succeed("train", f"--dataset_dir={dataset_dir}", f"--run_dir={run_dir}", "--preset=mobilenet_v2_035", *TRAIN)
+    return run_dir, output
+
+
+def test_train_writes_a_run_that_loads(trained):
+    run_dir, output = trained
+    config = json.loads((run_dir / "config.json").read_text())
+    assert config["format_version"] == 1 and config["train"]["train_crop_size"] == [33, 33]
+    assert "tools/train.py" in config["command"] and "keras" in config["versions"]
+    assert "trained to step 2" in output and f"next: python tools/eval.py --run_dir={run_dir}" in output
+    model = nas_seg.load(run_dir)
+    assert model(np.zeros((1, 48, 65, 3), np.float32)).shape[:3] == (1, 48, 65)
+
+
+def test_the_same_command_with_another_flag_is_refused_by_that_flag(trained, dataset_dir):
+    run_dir, _ = trained
+    before = sorted(run_dir.rglob("*"))
+    message = refuse("train", f"--dataset_dir={dataset_dir}", f"--run_dir={run_dir}", "--preset=mobilenet_v2_035", *TRAIN,
+                     "--momentum=0.5")  # fmt: skip
+    assert "config.json: train.momentum: this run has 0.9, received 0.5" in message
+    assert sorted(run_dir.rglob("*")) == before
+
+
+def test_eval_reads_everything_from_the_run(trained, dataset_dir):
+    run_dir, _ = trained
+    output = succeed("eval", f"--run_dir={run_dir}")
+    report = json.loads((run_dir / "eval_val.json").read_text())
+    names = read_descriptor(dataset_dir).class_names
+    assert report["format_version"] == 1 and report["num_images"] == 2
+    assert tuple(report["class_iou"]) == names and all(name in output for name in names)
+    assert f"{100 * report['miou']:.2f}" in output
+    last = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()][-1]
+    assert report["miou"] == pytest.approx(last["val_miou"], abs=1e-12)
+
+
+def test_vis_draws_as_many_panels_as_asked(trained):
+    run_dir, _ = trained
+    succeed("vis", f"--run_dir={run_dir}", "--num_images=1", "--also_save_raw_predictions")
+    (panel,), (raw,) = (list((run_dir / "vis_val" / folder).glob("*.png")) for folder in (".", "raw"))
+    assert Image.open(panel).size == (3 * 65 + 2 * 4, 48) and Image.open(raw).size == (65, 48)
+
+
+def test_export_from_a_run_and_from_its_parts_agree(trained, tmp_path):
+    run_dir, _ = trained
+    weights = run_dir / "ckpt" / "best.weights.h5"
+    succeed("export_model", f"--run_dir={run_dir}", f"--export_path={tmp_path / 'run'}")
+    succeed("export_model", "--preset=mobilenet_v2_035", "--num_classes=8", f"--checkpoint_path={weights}",
+            f"--export_path={tmp_path / 'parts'}")  # fmt: skip
+    image = tf.constant(np.random.default_rng(0).integers(0, 256, (1, 40, 56, 3), np.uint8))
+    received = [
+        tf.saved_model.load(str(tmp_path / name)).signatures["serving_default"](ImageTensor=image)["SemanticPredictions"]
+        for name in ("run", "parts")
+    ]
+    expected = np.argmax(nas_seg.load(run_dir)(tf.cast(image, tf.float32), training=False), axis=-1)
+    for prediction in received:
+        np.testing.assert_array_equal(prediction, expected)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("train", ["--run_dir=out"], "--dataset_dir: expected a folder"),
+        ("train", ["--run_dir=out", "--dataset_dir=nowhere"], "nowhere: expected a folder of records"),
+        ("train", ["--train_crop_size=513"], "--train_crop_size: expected height,width, received '513'"),
+        ("train", ["--train_batch_size=0"], "--train_batch_size: expected 1 or more, received 0"),
+        ("train", ["--run_dir=out", "--dataset_dir={data}", "--val_split=vall"], "unknown split 'vall'"),
+        ("train", ["--run_dir=out", "--dataset_dir={data}"], "expected exactly one of --genotype and --preset"),
+        ("eval", ["--run_dir={data}"], "not a run folder, expected {data}/config.json"),
+        ("vis", ["--run_dir={data}"], "not a run folder, expected {data}/config.json"),
+        ("export_model", ["--run_dir={data}", "--export_path=out"], "not a run folder, expected {data}/config.json"),
+        ("export_model", ["--export_path=out"], "--num_classes: expected a value, or --run_dir"),
+        ("export_model", ["--export_path=out", "--run_dir=x", "--preset=y"], "--preset: the run folder says it"),
+    ],
+)
+def test_a_wrong_flag_is_named_and_nothing_is_written(tool, arguments, message, dataset_dir):
+    received = refuse(tool, *(argument.format(data=dataset_dir) for argument in arguments))
+    assert message.format(data=dataset_dir) in received
+    assert not (REPOSITORY / "out").exists()

@@ -1,0 +1,165 @@
+"""The whole path in minutes: records -> backbone -> search -> training -> scores -> pictures -> a deployable file.
+
+python tools/quickstart.py                        on street scenes drawn by NumPy, nothing to download
+python tools/quickstart.py --camvid_dir=DIR       on CamVid (a folder with train/, val/ and test/);
+    --backbone_weights=FILE                       ... from ImageNet weights, not from a minute of training
+
+Every step is a command of this library, printed as it is run; the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from nas_seg.utils import app, config
+from nas_seg.utils.errors import InputError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("output_dir", "runs/quickstart", "Folder for everything.")
+flags.DEFINE_string("camvid_dir", None, "CamVid in place of drawn scenes.")
+flags.DEFINE_string("backbone_weights", None, "In place of a trained backbone: imagenet, an .h5 file or a run folder.")
+flags.DEFINE_boolean("short", False, "A quarter of the steps: shows that everything works, not how well.")
+flags.DEFINE_integer("seed", 0, "Of everything that is drawn.", lower_bound=0)
+
+TOOLS = pathlib.Path(__file__).resolve().parent
+# Runs the exported network as somebody would who has TensorFlow and nothing of ours.
+DEPLOYED = """
+import sys, numpy as np, tensorflow as tf
+network = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+image = np.random.default_rng(0).integers(0, 256, (1, 180, 240, 3), np.uint8)
+labels = network(ImageTensor=tf.constant(image))["SemanticPredictions"].numpy()
+assert "nas_seg" not in sys.modules and labels.shape == (1, 180, 240)
+print(f"SavedModel: image {image.shape} {image.dtype} -> labels {labels.shape} {labels.dtype}, without nas_seg")
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How much of everything.
+
+    Attributes:
+        crop: height,width of training crops.
+        backbone: ending of the presets, by the backbone's width.
+        backbone_steps, proxy_steps, train_steps: optimisation steps.
+        seconds: of the steps below on two cores, for the time left.
+    """
+
+    crop: str
+    backbone: str
+    backbone_steps: int
+    num_trials: int
+    proxy_steps: int
+    train_steps: int
+    seconds: tuple[int, ...]
+
+
+DRAWN = Plan("129,193", "_035", 150, 12, 60, 120, (5, 60, 100, 50, 50, 8, 8, 8, 8, 5))
+CAMVID = Plan("241,321", "_035", 60, 12, 100, 60, (8, 60, 300, 60, 60, 20, 20, 12, 10, 5))
+# ImageNet weights are at their best at full width.
+CAMVID_FROM_WEIGHTS = dataclasses.replace(CAMVID, backbone="")
+
+
+def main() -> None:
+    """Runs the steps one after the other, each in a process of its own."""
+    if FLAGS.camvid_dir and not pathlib.Path(FLAGS.camvid_dir).is_dir():
+        raise InputError(f"--camvid_dir: the folder {FLAGS.camvid_dir} does not exist")
+    plan = DRAWN if not FLAGS.camvid_dir else CAMVID_FROM_WEIGHTS if FLAGS.backbone_weights else CAMVID
+    if FLAGS.short:
+        quarter = {name: getattr(plan, name) // 4 for name in ("backbone_steps", "proxy_steps", "train_steps")}
+        plan = dataclasses.replace(plan, num_trials=4, seconds=tuple(s // 3 + 3 for s in plan.seconds), **quarter)
+    out, start = pathlib.Path(FLAGS.output_dir), time.monotonic()
+    steps = make_steps(plan, out)
+    for number, (title, command) in enumerate(steps, start=1):
+        if command is None:
+            continue
+        gone, left = time.monotonic() - start, sum(plan.seconds[number - 1 :])
+        print(f"\n[{number}/{len(steps)}] {title} · {gone:.0f} s gone, about {left} s left on two cores")
+        print(f"$ {shlex.join(['python', *command])}" if command[0] != "-I" else "$ python -I ...", flush=True)
+        code = subprocess.run([sys.executable, *command]).returncode
+        if code:
+            raise InputError(f"step {number} ({title}) ended with exit code {code}; the same command goes on from here")
+    report(out, time.monotonic() - start)
+
+
+def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | None]]:
+    """(title, command) of every step; None where there is nothing to do."""
+    records, search = out / "records", out / "search"
+    backbone = FLAGS.backbone_weights or str(out / "backbone")
+    data, seed = f"--dataset_dir={records}", f"--seed={FLAGS.seed}"
+    source = (
+        ["--dataset=camvid", f"--source_dir={FLAGS.camvid_dir}"]
+        if FLAGS.camvid_dir
+        else ["--dataset=synthetic", "--num_images=320,80,80", "--image_size=144,192", seed]
+    )
+    common = [data, seed, f"--train_crop_size={plan.crop}", "--save_interval_steps=50", "--eval_interval_steps=100000"]
+
+    def train(name: str, steps: int, rate: float, *what: str) -> list[str]:
+        numbers = [f"--training_number_of_steps={steps}", f"--base_learning_rate={rate}"]
+        return tool("train", f"--run_dir={out / name}", *what, *common, *numbers)
+
+    start = f"--backbone_weights={backbone}"
+    return [
+        ("pictures to records", tool("build_data", *source, f"--output_dir={records}")
+         if not (records / "dataset.json").exists() else None),
+        ("a small backbone, with a 1x1 head", train("backbone", plan.backbone_steps, 0.1, "--preset=mobilenet_v2_035")
+         if not FLAGS.backbone_weights else None),
+        ("search: random cells on its cached features", tool(
+            "search_dpc", f"--run_dir={search}", data, seed, start,
+            f"--num_trials={plan.num_trials}", f"--proxy_steps={plan.proxy_steps}")),
+        ("the best cell, trained with its backbone",
+         train("found", plan.train_steps, 0.02, f"--genotype={search / 'genotype.json'}", start)),
+        ("ASPP, trained alike", train("aspp", plan.train_steps, 0.02, f"--preset=deeplabv3_mobilenet_v2{plan.backbone}", start)),
+        ("score of the cell", tool("eval", f"--run_dir={out / 'found'}", "--eval_split=test")),
+        ("score of ASPP", tool("eval", f"--run_dir={out / 'aspp'}", "--eval_split=test")),
+        ("pictures", tool("vis", f"--run_dir={out / 'found'}", "--vis_split=test", "--num_images=8")),
+        ("a SavedModel", tool("export_model", f"--run_dir={out / 'found'}", f"--export_path={out / 'saved_model'}")),
+        ("the SavedModel alone", ["-I", "-c", DEPLOYED, str(out / "saved_model")]),
+    ]  # fmt: skip
+
+
+def tool(name: str, *arguments: str) -> list[str]:
+    """The command line of a tool, for Python."""
+    return [str(TOOLS / f"{name}.py"), *arguments]
+
+
+def report(out: pathlib.Path, seconds: float) -> None:
+    """Prints the scores side by side, what was written, and what to do next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found, aspp = (config.read_json(out / name / "eval_test.json") for name in ("found", "aspp"))
+    table = Table("class", "found cell", "ASPP", title="IoU % on the test split, which no search saw", show_footer=True)
+    for name, iou in found["class_iou"].items():
+        table.add_row(name, percent(iou), percent(aspp["class_iou"][name]))
+    for column, text in zip(table.columns, ("mean", percent(found["miou"]), percent(aspp["miou"])), strict=True):
+        column.footer = text
+    Console().print(table)
+    print(f"done in {seconds:.0f} s. Written to {out}:")
+    for path, what in (
+        ("records/", "the data set as TFRecords, with dataset.json"),
+        ("search/", "study.db, cached features, genotype.json: the best cell"),
+        ("found/, aspp/", "run folders: config.json, metrics.jsonl, weights, eval_test.json"),
+        ("found/vis_test/", "image | truth | prediction"),
+        ("saved_model/", "the network for TensorFlow Serving and the like"),
+    ):
+        print(f"  {path:<17}{what}")
+    print("next:")
+    print(f"  python tools/leaderboard.py --run_dir={out}/search")
+    print(f"  python tools/search_dpc.py --run_dir={out}/search --num_trials=40 ...   (the command above, more trials)")
+    print("  python tools/build_data.py --dataset=folder --source_dir=YOUR_PICTURES --output_dir=runs/mine")
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, or a word for a class that does not occur."""
+    return "absent" if share is None else f"{100 * share:.1f}"
+
+
+if __name__ == "__main__":
+    app.run(main)
