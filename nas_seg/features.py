@@ -31,8 +31,9 @@ def backbone_config(weights: str | None, **overrides) -> BackboneConfig:
     return dataclasses.replace(base, **{name: value for name, value in overrides.items() if value is not None})
 
 
-def load_backbone(backbone: BackboneConfig, weights: str | None) -> keras.Model:
-    """A backbone with weights: images normalised to [-1, 1] -> features."""
+def load_backbone(backbone: BackboneConfig, weights: str | None, seed: int = 0) -> keras.Model:
+    """A backbone with weights: images normalised to [-1, 1] -> features. Without `weights`, drawn from `seed`."""
+    keras.utils.set_random_seed(seed)
     built = backbones.build_backbone(backbone)
     model_lib.fill_backbone(built, backbone, weights)
     return built

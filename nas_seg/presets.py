@@ -66,7 +66,12 @@ def from_preset(
 
 
 def network_config(
-    num_classes: int, *, genotype: str | os.PathLike | None = None, preset: str | None = None, **overrides
+    num_classes: int,
+    *,
+    genotype: str | os.PathLike | None = None,
+    preset: str | None = None,
+    backbone_weights: str | None = None,
+    **overrides,
 ) -> ModelConfig:
     """A ModelConfig from a genotype file of any family, or from a preset, with some fields replaced.
 
@@ -74,12 +79,19 @@ def network_config(
         num_classes: channels of the logits.
         genotype: a file that a search wrote, or DeepLab's JSON list of a dense prediction cell.
         preset: a name of `list_presets()`. Exactly one of the two is given.
+        backbone_weights: where it is a run folder, a genotype's network takes over its backbone.
         overrides: fields of the family's configuration or of its backbone to replace, such as crop_size or
             output_stride; those that are None stay as they are.
     """
     if (genotype is None) == (preset is None):
         raise InputError("expected exactly one of --genotype and --preset")
-    config = network(preset) if preset is not None else model_lib.read_genotype(genotype)
+    if preset is not None:
+        config = network(preset)
+    else:
+        config = model_lib.read_genotype(genotype)
+        if backbone_weights and os.path.isdir(backbone_weights):
+            trained = model_lib.read_config(backbone_weights).network.backbone
+            config = dataclasses.replace(config, backbone=trained)
     own = {field.name for field in dataclasses.fields(config)}
     of_backbone = {field.name for field in dataclasses.fields(BackboneConfig)}
     given = {name: value for name, value in overrides.items() if value is not None}

@@ -75,9 +75,10 @@ def fit(
         InputError: for a checkpoint of another network, or a folder in use.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    conv.set_batch_norm(
-        model, config.fine_tune_batch_norm, strategy.num_replicas_in_sync > 1, max_momentum=config.batch_norm_decay
-    )
+    decay = config.batch_norm_decay
+    if decay is None:
+        decay = conv.decay_for(config.training_number_of_steps)
+    conv.set_batch_norm(model, config.fine_tune_batch_norm, strategy.num_replicas_in_sync > 1, max_momentum=decay)
     with strategy.scope():
         optimizer = optimizers.from_config(config)
         optimizer.build(model.trainable_variables)
@@ -192,7 +193,7 @@ def _run(train_steps, batches, first: int, stop: int, optimizer, config: TrainCo
     seconds = time.perf_counter() - start
     if stray:
         raise LabelOutOfRange(
-            f"labels: {stray} pixels of the batches {first}..{stop - 1} are neither a class of the model nor ignore_label"
+            f"labels: {stray} pixels of batches {first}..{stop - 1} are neither a class of the model nor ignore_label"
         )
     if bad_step >= 0:
         raise Diverged(f"the loss is no longer a finite number at step {bad_step}")

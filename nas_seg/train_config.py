@@ -40,7 +40,10 @@ class TrainConfig:
     last_layer_gradient_multiplier: float = _field(1.0, "factor on the gradients of all that is not backbone")
 
     fine_tune_batch_norm: bool = _field(True, "train on batch statistics; off: keep the moving averages as they are")
-    batch_norm_decay: float = _field(0.9997, "upper bound of the moving averages' decay; short trainings need less")
+    batch_norm_decay: float | None = _field(
+        None,
+        "upper bound of the moving averages' decay; default: 1 - 5 / steps, which leaves a long training's as it is",
+    )
     label_weights: tuple[float, ...] = _field((), "weight of each class in the loss; none: all 1")
     top_k_percent_pixels: float = _field(1.0, "share of the costliest pixels that the loss keeps")
     hard_example_mining_step: int = _field(0, "steps until that share is reached; 0: from the first")
@@ -50,15 +53,30 @@ class TrainConfig:
     eval_interval_steps: int = _field(500, "steps between two evaluations of val_split")
 
     def __post_init__(self):
-        for name in ("train_batch_size", "training_number_of_steps", "log_steps", "save_interval_steps",
-                     "eval_interval_steps"):  # fmt: skip
+        for name in (
+            "train_batch_size",
+            "training_number_of_steps",
+            "log_steps",
+            "save_interval_steps",
+            "eval_interval_steps",
+        ):
             self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("seed", "decay_steps", "slow_start_step", "hard_example_mining_step", "base_learning_rate",
-                     "end_learning_rate", "slow_start_learning_rate", "weight_decay", "learning_power",
-                     "last_layer_gradient_multiplier", "scale_factor_step_size"):  # fmt: skip
+        for name in (
+            "seed",
+            "decay_steps",
+            "slow_start_step",
+            "hard_example_mining_step",
+            "base_learning_rate",
+            "end_learning_rate",
+            "slow_start_learning_rate",
+            "weight_decay",
+            "learning_power",
+            "last_layer_gradient_multiplier",
+            "scale_factor_step_size",
+        ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("momentum", "batch_norm_decay"):
-            self._require(name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
+            self._require(name, 0 <= (getattr(self, name) or 0) < 1, "a number in [0, 1)")
         self._require("train_crop_size", min(self.train_crop_size) >= 1, "two sizes of 1 or more")
         self._require("min_scale_factor", self.min_scale_factor > 0, "a number above 0")
         self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, "min_scale_factor or more")

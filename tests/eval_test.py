@@ -40,7 +40,9 @@ def test_scores_are_those_of_the_argmax_counted_by_hand():
 
 def test_a_model_that_knows_the_truth_scores_one():
     images = keras.Input((None, None, 3))
-    truth = keras.Model(images, keras.layers.Lambda(lambda x: keras.ops.one_hot(keras.ops.cast(x[..., 0], "int32"), 4))(images))
+    truth = keras.Model(
+        images, keras.layers.Lambda(lambda x: keras.ops.one_hot(keras.ops.cast(x[..., 0], "int32"), 4))(images)
+    )
     label = np.random.default_rng(0).integers(0, 4, (2, 8, 8))
     batch = {"image": np.repeat(label[..., None], 3, -1).astype(np.float32), "label": label}
     result = evaluate(truth, [batch])

@@ -24,8 +24,9 @@ np.savez(sys.argv[3], **{name: result["SemanticPredictions"].numpy() for name, r
 
 def test_the_saved_model_agrees_with_the_model_where_this_library_is_not(tmp_path):
     model = training.tiny_model()
-    model.get_layer("backbone").layers[2].set_weights([np.linspace(low, high, 8) for low, high in
-                                                       [(0.5, 2), (-1, 1), (-0.3, 0.3), (0.1, 3)]])  # fmt: skip
+    model.get_layer("backbone").layers[2].set_weights(
+        [np.linspace(low, high, 8) for low, high in [(0.5, 2), (-1, 1), (-0.3, 0.3), (0.1, 3)]]
+    )
     export_model.export_saved_model(model, tmp_path / "saved")
     rng = np.random.default_rng(0)
     images = {f"{h}x{w}": rng.integers(0, 256, (1, h, w, 3), np.uint8) for h, w in [(16, 16), (37, 53), (1, 2)]}

@@ -24,6 +24,7 @@ _LEVELS = {
     "nas_seg.dpc": 4,
     "nas_seg.model": 5,
     "nas_seg.features": 6,
+    "nas_seg.pipeline": 6,
     "nas_seg.presets": 6,
     "nas_seg.plot": 6,
     "nas_seg.benchmark": 6,

@@ -74,11 +74,24 @@ def test_one_step_is_deeplabs_by_hand(tmp_path):
     with tf.GradientTape() as tape:
         loss = losses.MaskedCrossEntropy(training.IGNORE)(batch["label"], model(batch["image"], training=True))
     before = [v.numpy() for v in model.trainable_variables]
-    gradients = dict(zip([v.path for v in model.trainable_variables], tape.gradient(loss, [
-        v.value for v in model.trainable_variables]), strict=True))  # fmt: skip
+    gradients = dict(
+        zip(
+            [v.path for v in model.trainable_variables],
+            tape.gradient(loss, [v.value for v in model.trainable_variables]),
+            strict=True,
+        )
+    )
     fresh = training.tiny_model(dropout=0)
-    result = fit(fresh, tmp_path, config(training_number_of_steps=1, base_learning_rate=rate, weight_decay=decay,
-                                         last_layer_gradient_multiplier=multiplier))  # fmt: skip
+    result = fit(
+        fresh,
+        tmp_path,
+        config(
+            training_number_of_steps=1,
+            base_learning_rate=rate,
+            weight_decay=decay,
+            last_layer_gradient_multiplier=multiplier,
+        ),
+    )
     assert result["loss"] == pytest.approx(float(loss), rel=1e-6)
     checked = set()
     for old, model_variable, new in zip(before, model.trainable_variables, fresh.trainable_variables, strict=True):
@@ -90,7 +103,7 @@ def test_one_step_is_deeplabs_by_hand(tmp_path):
     assert checked == {(False, "kernel"), (False, "gamma"), (False, "beta"), (True, "kernel"), (True, "bias")}
 
 
-@pytest.mark.parametrize("stop", [6, 7, 12])
+@pytest.mark.parametrize("stop", [6, 11])
 def test_two_parts_equal_the_whole_bit_for_bit(tmp_path, uninterrupted, stop):
     class Stop(Exception):
         pass
@@ -188,8 +201,10 @@ def test_without_any_valid_score_the_last_weights_are_found(tmp_path):
 def test_frozen_batch_norm_keeps_its_averages_and_trains_gamma_and_beta(tmp_path, fine_tune):
     model, fresh = training.tiny_model(), training.tiny_model()
     fit(model, tmp_path, config(fine_tune_batch_norm=fine_tune))
-    moved = {v.name: not np.array_equal(v.numpy(), old.numpy())
-             for v, old in zip(model.variables, fresh.variables, strict=True)}  # fmt: skip
+    moved = {
+        v.name: not np.array_equal(v.numpy(), old.numpy())
+        for v, old in zip(model.variables, fresh.variables, strict=True)
+    }
     assert moved["moving_mean"] == moved["moving_variance"] == fine_tune
     assert moved["gamma"] and moved["beta"]
 
@@ -212,13 +227,15 @@ def test_a_label_out_of_range_is_an_input_error(tmp_path):
     def stray(start_step):
         return training.batches(start_step).map(lambda batch: batch | {"label": tf.minimum(batch["label"], 4)})
 
-    with pytest.raises(InputError, match=r"labels: \d+ pixels of the batches 0..3 are neither a class"):
+    with pytest.raises(InputError, match=r"labels: \d+ pixels of batches 0..3 are neither a class"):
         train.fit(training.tiny_model(), stray, config(), tmp_path, ignore_label=training.IGNORE)
 
 
 def test_a_checkpoint_of_another_network_is_named_with_its_variable(tmp_path):
     fit(training.tiny_model(), tmp_path, config(training_number_of_steps=1))
-    message = r"step-1: checkpoint of another network: .*kernel: expected shape \(3, 3, 3, 16\), received \(3, 3, 3, 8\)"
+    message = (
+        r"step-1: checkpoint of another network: .*kernel: expected shape \(3, 3, 3, 16\), received \(3, 3, 3, 8\)"
+    )
     with pytest.raises(InputError, match=message):
         fit(training.tiny_model(filters=16), tmp_path, config())
 
@@ -232,7 +249,9 @@ def test_a_broken_checkpoint_is_named(tmp_path):
 
 def test_a_multiplier_of_the_last_layers_needs_a_backbone(tmp_path):
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(4, 1)])
-    with pytest.raises(InputError, match="last_layer_gradient_multiplier: expected a model with a layer named 'backbone'"):
+    with pytest.raises(
+        InputError, match="last_layer_gradient_multiplier: expected a model with a layer named 'backbone'"
+    ):
         fit(model, tmp_path, config(last_layer_gradient_multiplier=10.0))
 
 

@@ -56,7 +56,9 @@ def dataset_dir(tmp_path_factory):
 def trained(dataset_dir, tmp_path_factory):
     """A run folder and what the tool printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "run"
-    output = succeed("train", f"--dataset_dir={dataset_dir}", f"--run_dir={run_dir}", "--preset=mobilenet_v2_035", *TRAIN)
+    output = succeed(
+        "train", f"--dataset_dir={dataset_dir}", f"--run_dir={run_dir}", "--preset=mobilenet_v2_035", *TRAIN
+    )
     return run_dir, output
 
 
@@ -73,8 +75,14 @@ def test_train_writes_a_run_that_loads(trained):
 def test_the_same_command_with_another_flag_is_refused_by_that_flag(trained, dataset_dir):
     run_dir, _ = trained
     before = sorted(run_dir.rglob("*"))
-    message = refuse("train", f"--dataset_dir={dataset_dir}", f"--run_dir={run_dir}", "--preset=mobilenet_v2_035", *TRAIN,
-                     "--momentum=0.5")  # fmt: skip
+    message = refuse(
+        "train",
+        f"--dataset_dir={dataset_dir}",
+        f"--run_dir={run_dir}",
+        "--preset=mobilenet_v2_035",
+        *TRAIN,
+        "--momentum=0.5",
+    )
     assert "config.json: train.momentum: this run has 0.9, received 0.5" in message
     assert sorted(run_dir.rglob("*")) == before
 
@@ -98,20 +106,19 @@ def test_vis_draws_as_many_panels_as_asked(trained):
     assert Image.open(panel).size == (3 * 65 + 2 * 4, 48) and Image.open(raw).size == (65, 48)
 
 
-def test_export_from_a_run_and_from_its_parts_agree(trained, tmp_path):
+@pytest.mark.parametrize("source", ["run", pytest.param("parts", marks=pytest.mark.slow)])
+def test_export_agrees_with_the_network_of_the_run(trained, tmp_path, source):
     run_dir, _ = trained
     weights = run_dir / "ckpt" / "best.weights.h5"
-    succeed("export_model", f"--run_dir={run_dir}", f"--export_path={tmp_path / 'run'}")
-    succeed("export_model", "--preset=mobilenet_v2_035", "--num_classes=8", f"--checkpoint_path={weights}",
-            f"--export_path={tmp_path / 'parts'}")  # fmt: skip
+    arguments = {
+        "run": [f"--run_dir={run_dir}"],
+        "parts": ["--preset=mobilenet_v2_035", "--num_classes=8", f"--checkpoint_path={weights}"],
+    }
+    succeed("export_model", f"--export_path={tmp_path / 'saved'}", *arguments[source])
     image = tf.constant(np.random.default_rng(0).integers(0, 256, (1, 40, 56, 3), np.uint8))
-    received = [
-        tf.saved_model.load(str(tmp_path / name)).signatures["serving_default"](ImageTensor=image)["SemanticPredictions"]
-        for name in ("run", "parts")
-    ]
+    predict = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     expected = np.argmax(nas_seg.load(run_dir)(tf.cast(image, tf.float32), training=False), axis=-1)
-    for prediction in received:
-        np.testing.assert_array_equal(prediction, expected)
+    np.testing.assert_array_equal(predict(ImageTensor=image)["SemanticPredictions"], expected)
 
 
 @pytest.mark.parametrize(

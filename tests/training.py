@@ -49,7 +49,10 @@ def batches(start_step: int = 0) -> tf.data.Dataset:
         image = tf.random.stateless_uniform((4, 16, 16, 3), seed, 0, 255)
         label = tf.cast(image[..., 0] // 64, tf.int32)
         share = tf.reshape(tf.range(4.0) / 4, (4, 1, 1))
-        return {"image": image, "label": tf.where(tf.random.stateless_uniform(label.shape, seed) < share, IGNORE, label)}
+        return {
+            "image": image,
+            "label": tf.where(tf.random.stateless_uniform(label.shape, seed) < share, IGNORE, label),
+        }
 
     return tf.data.Dataset.range(start_step, 1 << 40).map(draw)
 

@@ -74,6 +74,7 @@ def main() -> None:
     for name in sorted({name for names, _ in _SOURCES.values() for name in names} - set(mine)):
         if FLAGS[name].present:
             raise InputError(f"--{name}: means nothing to --dataset={FLAGS.dataset}")
+    app.import_tensorflow()
     descriptor = build_data.build(read(), FLAGS.output_dir, num_shards=FLAGS.num_shards, overwrite=FLAGS.overwrite)
     print(f"{descriptor.name}: {descriptor.num_classes} classes, ignore_label {descriptor.ignore_label}")
     for name, info in descriptor.splits.items():

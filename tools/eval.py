@@ -33,22 +33,13 @@ def main() -> None:
     split = descriptor.split(FLAGS.eval_split)
     if not split.has_labels:
         raise InputError(f"--eval_split: split {FLAGS.eval_split!r} of {dataset_dir} has no labels; see tools/vis.py")
-    from nas_seg import eval as evaluation
-    from nas_seg import model as model_lib
-    from nas_seg.datasets import data_generator, records
+    app.import_tensorflow()
+    from nas_seg import pipeline
     from nas_seg.utils.progress import progress
 
-    num_classes = model_lib.read_config(FLAGS.run_dir).num_classes
-    if num_classes != descriptor.num_classes:
-        raise InputError(f"{dataset_dir}: expected the network's {num_classes} classes, received {descriptor.num_classes}")
     weights = runs.find_weights(FLAGS.run_dir, FLAGS.weights)
-    model = model_lib.load(FLAGS.run_dir, FLAGS.weights)
-    with (
-        records.translate_data_errors(dataset_dir, FLAGS.eval_split),
-        progress("evaluate", split.num_images) as bar,
-    ):
-        dataset = data_generator.eval_dataset(dataset_dir, FLAGS.eval_split)
-        result = evaluation.evaluate(model, dataset, num_classes, descriptor.ignore_label, advance=bar.advance)
+    with progress("evaluate", split.num_images) as bar:
+        result = pipeline.evaluate(FLAGS.run_dir, dataset_dir, FLAGS.eval_split, FLAGS.weights, bar.advance)
     _show(result, descriptor.class_names)
     print(f"pixel accuracy {100 * result['pixel_accuracy']:.2f}%, {result['num_images']} images")
     print(f"{weights} on {FLAGS.eval_split} of {dataset_dir}")

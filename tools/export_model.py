@@ -40,15 +40,14 @@ def main() -> None:
             if FLAGS[name].value is None:
                 raise InputError(f"--{name}: expected a value, or --run_dir")
         source = FLAGS.checkpoint_path
+    app.import_tensorflow()
     from nas_seg import export_model, presets
     from nas_seg import model as model_lib
 
     if FLAGS.run_dir:
         model = model_lib.load(FLAGS.run_dir, FLAGS.weights)
     else:
-        model = model_lib.build(
-            presets.network_config(FLAGS.num_classes, genotype=FLAGS.genotype, preset=FLAGS.preset)
-        )  # fmt: skip
+        model = model_lib.build(presets.network_config(FLAGS.num_classes, genotype=FLAGS.genotype, preset=FLAGS.preset))
         model_lib.load_weights(model, source)
     export_model.export_saved_model(model, FLAGS.export_path)
     print(f"weights: {source}")

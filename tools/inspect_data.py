@@ -21,9 +21,7 @@ flags.DEFINE_string("source_dir", None, "Folder of the pictures, with --dataset.
 flags.DEFINE_string("split", None, "The split to look at (default: all).")
 flags.DEFINE_string("contact_sheet", None, "PNG file to write: pictures beside their coloured labels.")
 flags.DEFINE_integer("show", 6, "Pairs a split on the contact sheet.", lower_bound=1)
-flags.DEFINE_list(
-    "class_names", [], "With --dataset=folder: names of classes 0, 1, ...; default: classes.json, if any."
-)
+flags.DEFINE_list("class_names", [], "With --dataset=folder: names of classes 0, 1, ... (default: classes.json).")
 flags.DEFINE_integer("num_classes", None, "With --dataset=folder: how many classes (default: any value is one).")
 flags.DEFINE_integer("ignore_label", None, "With --dataset=folder: label that is left out (default: 255).")
 

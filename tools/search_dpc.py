@@ -14,7 +14,6 @@ from absl import flags
 
 from nas_seg.search import samplers, study
 from nas_seg.utils import app, config, runs
-from nas_seg.utils.circumstances import circumstances
 from nas_seg.utils.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -37,7 +36,7 @@ flags.DEFINE_integer(
     "cache_views", 1, "Cached views of a training picture; all but the first are augmented.", lower_bound=1
 )
 flags.DEFINE_integer("proxy_batch_size", 8, "Pictures a step of a trial.", lower_bound=1)
-flags.DEFINE_float("proxy_learning_rate", 0.05, "Learning rate at the start of a trial; polynomial decay.")
+flags.DEFINE_float("proxy_learning_rate", 0.3, "Learning rate at the start of a trial; polynomial decay.")
 flags.DEFINE_integer("filters", 256, "Channels of every branch and of the projection.", lower_bound=1)
 flags.DEFINE_integer("num_branches", 5, "Branches of a cell.", lower_bound=1)
 flags.DEFINE_enum("sampler", "random", sorted(samplers.SAMPLERS), "What proposes cells.")
@@ -48,6 +47,7 @@ flags.DEFINE_string("study_name", "search", "Name of the study in its storage.")
 def main() -> None:
     if not FLAGS.run_dir or not FLAGS.dataset_dir:
         raise InputError("--run_dir and --dataset_dir: expected two folders")
+    app.import_tensorflow()
     from nas_seg.datasets.descriptors import read_descriptor
     from nas_seg.dpc.space import DPCSpace
     from nas_seg.search.loop import run_search
@@ -72,14 +72,14 @@ def main() -> None:
     ended = run_search(opened, space, evaluator, num_trials=FLAGS.num_trials, seed=FLAGS.seed, on_trial=keep_best)
     rows = study.leaderboard(opened, space)
     show(rows, f"{run_dir}: {len(rows)} trials of {FLAGS.proxy_steps} steps ({ended})")
-    print(
-        f"best cell: {run_dir / 'genotype.json'}\nnext: python tools/train.py --genotype={run_dir / 'genotype.json'} ..."
-    )
+    print(f"best cell: {run_dir / 'genotype.json'}")
+    print(f"next: python tools/train.py --genotype={run_dir / 'genotype.json'} --run_dir=runs/found ...")
 
 
 def make_evaluator(run_dir: pathlib.Path, data):
     """(evaluator, what its scores depend on); writes the run's config.json first, then its caches."""
     from nas_seg import features
+    from nas_seg.dpc.cell import check_output_stride
     from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator
 
     weights = FLAGS.backbone_weights
@@ -90,6 +90,7 @@ def make_evaluator(run_dir: pathlib.Path, data):
         depth_multiplier=FLAGS.depth_multiplier,
         divisible_by=FLAGS.divisible_by,
     )
+    check_output_stride(backbone_config.output_stride)
     proxy = ProxyConfig(FLAGS.proxy_steps, FLAGS.proxy_batch_size, FLAGS.proxy_learning_rate, filters=FLAGS.filters)
     size = _cache_size(data, backbone_config.output_stride)
     sections = {
@@ -99,8 +100,8 @@ def make_evaluator(run_dir: pathlib.Path, data):
         "cache": {"size": list(size), "views": FLAGS.cache_views},
         "seed": FLAGS.seed,
     }
-    backbone = features.load_backbone(backbone_config, weights)
-    runs.open_run(run_dir, sections | circumstances())
+    backbone = features.load_backbone(backbone_config, weights, FLAGS.seed)
+    runs.open_run(run_dir, sections | runs.circumstances())
     caches = [
         features.cache_features(
             run_dir / "cache" / split, FLAGS.dataset_dir, split, backbone, backbone_config, size, views, FLAGS.seed

@@ -9,13 +9,12 @@ The same command goes on where a stopped training was; eval.py, vis.py and expor
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 
 from absl import flags
 
 from nas_seg.train_config import TrainConfig
-from nas_seg.utils import app, config, runs
+from nas_seg.utils import app, runs
 from nas_seg.utils.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -26,21 +25,28 @@ flags.DEFINE_string("preset", None, "Name of a network of the zoo; or else --gen
 flags.DEFINE_integer("output_stride", None, "Of the backbone (default: the network's own).")
 flags.DEFINE_multi_integer("atrous_rates", None, "Of ASPP (default: the network's own).")
 flags.DEFINE_float("depth_multiplier", None, "Of the backbone's channels (default: the network's own).")
+flags.DEFINE_integer("divisible_by", None, "The backbone's channels are multiples of it (default: the network's own).")
 flags.DEFINE_string("strategy", "auto", "Devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu.")
 
+_NETWORK = ("genotype", "preset", "output_stride", "atrous_rates", "depth_multiplier", "divisible_by")
 _DEFINE = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
     str | None: flags.DEFINE_string,
+    float | None: flags.DEFINE_float,
     tuple[int, int]: flags.DEFINE_list,
     tuple[float, ...]: flags.DEFINE_multi_float,
 }
 for _field in dataclasses.fields(TrainConfig):
     _kind = typing.get_type_hints(TrainConfig)[_field.name]
     _default = [str(item) for item in _field.default] if _kind == tuple[int, int] else _field.default
-    _DEFINE[_kind](_field.name, _default or None if isinstance(_default, tuple) else _default, _field.metadata["help"].capitalize() + ".")
+    _DEFINE[_kind](
+        _field.name,
+        _default or None if isinstance(_default, tuple) else _default,
+        _field.metadata["help"].capitalize() + ".",
+    )
 
 
 def main() -> None:
@@ -55,11 +61,20 @@ def main() -> None:
     for name in filter(None, (train_config.train_split, train_config.val_split)):
         if not descriptor.split(name).has_labels:
             raise InputError(f"{FLAGS.dataset_dir}: split {name!r} has no labels")
+    app.import_tensorflow()
     from nas_seg.utils import distribute
 
     # Before anything else of TensorFlow, as several workers ask.
     strategy = distribute.get_strategy(FLAGS.strategy)
-    _train(train_config, descriptor, strategy)
+    from nas_seg import pipeline
+    from nas_seg.train import Diverged
+
+    model_config = _model_config(descriptor.num_classes)
+    try:
+        _report(pipeline.train(model_config, train_config, FLAGS.dataset_dir, FLAGS.run_dir, strategy))
+    except Diverged as error:
+        hint = "a lower rate or a longer --slow_start_step may help"
+        raise InputError(f"--base_learning_rate: {error}; {hint}") from None
 
 
 def _train_config() -> TrainConfig:
@@ -76,70 +91,12 @@ def _train_config() -> TrainConfig:
         raise InputError(f"--{error}") from None
 
 
-def _train(train_config: TrainConfig, descriptor, strategy) -> None:
-    import keras
+def _model_config(num_classes: int):
+    from nas_seg import presets
 
-    from nas_seg import eval as evaluation
-    from nas_seg import model as model_lib
-    from nas_seg import presets, train
-    from nas_seg.datasets import data_generator, records
-    from nas_seg.utils import distribute
-
-    names = ("genotype", "preset", "output_stride", "atrous_rates", "depth_multiplier")
-    given = {name: FLAGS[name].value for name in names}
+    given = {name: FLAGS[name].value for name in _NETWORK}
     given["atrous_rates"] = tuple(given["atrous_rates"] or ()) or None
-    model_config = presets.network_config(descriptor.num_classes, **given)
-    keras.utils.set_random_seed(train_config.seed)
-    with strategy.scope():
-        model = model_lib.build(model_config)
-        model_lib.load_backbone_weights(model, model_config, train_config.backbone_weights)
-    sections = {
-        "model": config.to_json(model_config),
-        "train": config.to_json(train_config),
-        "dataset_dir": os.path.abspath(FLAGS.dataset_dir),
-    }
-    if distribute.is_chief(strategy):
-        runs.open_run(FLAGS.run_dir, sections | runs.circumstances())
-    predict = evaluation.predictor(model)
-
-    def make_dataset(start_step: int):
-        return data_generator.train_dataset(
-            FLAGS.dataset_dir,
-            train_config.train_split,
-            crop_size=train_config.train_crop_size,
-            batch_size=train_config.train_batch_size,
-            seed=train_config.seed,
-            start_step=start_step,
-            min_scale_factor=train_config.min_scale_factor,
-            max_scale_factor=train_config.max_scale_factor,
-            scale_factor_step_size=train_config.scale_factor_step_size,
-        )
-
-    def evaluate():
-        dataset = data_generator.eval_dataset(FLAGS.dataset_dir, train_config.val_split)
-        return evaluation.evaluate(
-            model, dataset, descriptor.num_classes, descriptor.ignore_label, predict=predict
-        )  # fmt: skip
-
-    splits = [name for name in (train_config.train_split, train_config.val_split) if name]
-    try:
-        with records.translate_data_errors(FLAGS.dataset_dir, *splits):
-            result = train.fit(
-                model,
-                make_dataset,
-                train_config,
-                FLAGS.run_dir,
-                ignore_label=descriptor.ignore_label,
-                evaluate=evaluate if train_config.val_split else None,
-                strategy=strategy,
-            )
-    except train.Diverged as error:
-        raise InputError(f"--base_learning_rate: {error}; a lower rate or a longer --slow_start_step may help") from None
-    except train.LabelOutOfRange:
-        # The step cannot say which picture it was; this finds the first, or the error goes on.
-        records.verify(FLAGS.dataset_dir, train_config.train_split)
-        raise
-    _report(result)
+    return presets.network_config(num_classes, backbone_weights=FLAGS.backbone_weights, **given)
 
 
 def _report(result: dict) -> None:

@@ -192,6 +192,15 @@ def regularized_kernels(model: keras.Model) -> list:
     return [kernel for kernel in found.values() if kernel.trainable]
 
 
+def decay_for(steps: int) -> float:
+    """Decay of moving averages that a training of `steps` steps can bear: they average over about a fifth of it.
+
+    DeepLab's 0.9997 averages over some 3,000 steps; after a few hundred it is still near its start, and a network
+    that is evaluated with it knows nothing.
+    """
+    return max(0.0, 1.0 - 5.0 / steps)
+
+
 def set_batch_norm(
     model: keras.Model, update_statistics: bool = True, synchronized: bool = False, max_momentum: float = 1.0
 ) -> None:
@@ -201,8 +210,7 @@ def set_batch_norm(
         model: changed in place.
         update_statistics: False freezes the moving averages (fine_tune_batch_norm=False).
         synchronized: take the statistics over all replicas.
-        max_momentum: upper bound of the moving averages' decay. DeepLab's 0.9997 averages over some 3,000
-            steps and is still near its start after a few hundred.
+        max_momentum: upper bound of the moving averages' decay, see `decay_for`.
     """
     for layer in all_layers(model):
         if isinstance(layer, BatchNorm):

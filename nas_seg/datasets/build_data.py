@@ -105,7 +105,7 @@ def encode_pair(pair: Pair, descriptor: DatasetDescriptor) -> tuple[bytes, tuple
                 f"received {label.array.shape[0]}x{label.array.shape[1]}"
             )
         records.check_range(label.array, descriptor, pair.label_where)
-        # Readers that ask for one channel get a palette's luminance, or 1-bit values stretched to 255: store 8-bit gray.
+        # Asked for one channel, decoders give a palette's luminance and stretch 1-bit values to 255: store 8-bit gray.
         if label.mode != "L":
             label_data = pictures.encode_png(label.array.astype(np.uint8))
     serialized = example.encode(data, label_data, name=pair.name, image_format=image.format, size=size)

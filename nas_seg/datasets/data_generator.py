@@ -137,8 +137,8 @@ def view_dataset(
 ) -> tf.data.Dataset:
     """A fixed, finite list of pictures of one size: what a feature cache is computed from.
 
-    Element v * N + i is view v of picture i of N. View 0 is the whole picture resized; each further view is an augmented
-    one, at a random scale around view 0's. So fewer views are the beginning of more.
+    Element v * N + i is view v of picture i of N. View 0 is the whole picture resized; each further view is an
+    augmented one, at a random scale around view 0's. So fewer views are the beginning of more.
 
     Args:
         dataset_dir: folder with dataset.json.

@@ -1,8 +1,8 @@
 """Picture operations of the input pipeline, as TensorFlow ops: align-corners resizing, padding, random draws.
 
 Corners are aligned throughout (DeepLab's convention): pixel i of an axis scaled from n to m samples stands at
-i * (n - 1) / (m - 1) of the original, so the first and the last pixels keep their places. Random draws are stateless: equal
-seeds give equal results.
+i * (n - 1) / (m - 1) of the original, so the first and the last pixels keep their places. Random draws are stateless:
+equal seeds give equal results.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ Size = tuple[int, int] | tf.Tensor
 
 
 def resize_image(image: tf.Tensor, size: Size) -> tf.Tensor:
-    """Bilinear resize of [H, W, C] or [B, H, W, C] to `size` (height, width), corners aligned; float32."""
-    return _with_batch(lambda x: tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True), image)
+    """Bilinear resize of [H, W, C] to `size` (height, width), corners aligned; float32."""
+    # The op itself: tf.compat.v1.image.resize_bilinear is the same with a notice on every use.
+    return tf.raw_ops.ResizeBilinear(images=image[None], size=size, align_corners=True)[0]
 
 
 def resize_label(label: tf.Tensor, size: Size) -> tf.Tensor:
     """Nearest-neighbour resize of [H, W] to `size`, corners aligned; the type stays."""
-    return tf.raw_ops.ResizeNearestNeighbor(images=label[None, ..., None], size=size, align_corners=True)[0, ..., 0]
-
-
-def _with_batch(resize, image: tf.Tensor) -> tf.Tensor:
-    return resize(image) if image.shape.rank == 4 else resize(image[None])[0]
+    resized = tf.raw_ops.ResizeNearestNeighbor(images=label[None, ..., None], size=size, align_corners=True)
+    return resized[0, ..., 0]
 
 
 def random_scale(seed: tf.Tensor, minimum: float, maximum: float, step: float) -> tf.Tensor:

@@ -431,8 +431,7 @@ def make_source(num_images: Sequence[int], size: tuple[int, int], seed: int) -> 
         seed: scene i of a split depends on (seed, split, i) alone.
     """
     names = (common.TRAIN_SPLIT, common.VAL_SPLIT, common.TEST_SPLIT)
-    splits = {
-        name: _Scenes(name, i, count, size, seed)
-        for i, (name, count) in enumerate(zip(names, num_images, strict=False))
-    }
+    splits = {}
+    for number, (name, count) in enumerate(zip(names, num_images, strict=False)):
+        splits[name] = _Scenes(name, number, count, size, seed)
     return Source(DESCRIPTOR, splits)

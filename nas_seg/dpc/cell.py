@@ -15,6 +15,12 @@ from nas_seg.utils.errors import InputError
 _REFERENCE_STRIDE = 16
 
 
+def check_output_stride(output_stride: int) -> None:
+    """InputError unless cells are defined at this output stride."""
+    if output_stride not in (8, 16):
+        raise InputError(f"output_stride: a dense prediction cell expects 8 or 16, received {output_stride}")
+
+
 @keras.saving.register_keras_serializable("nas_seg")
 class DensePredictionCell(keras.layers.Layer):
     """Backbone features to multi-scale features by the branches of a genotype.
@@ -61,8 +67,7 @@ class DensePredictionCell(keras.layers.Layer):
         self.pooling_crop_size = None if pooling_crop_size is None else tuple(pooling_crop_size)
         self.momentum = momentum
         self.epsilon = epsilon
-        if output_stride not in (8, 16):
-            raise InputError(f"output_stride: a dense prediction cell expects 8 or 16, received {output_stride}")
+        check_output_stride(output_stride)
         norm = {"momentum": momentum, "epsilon": epsilon, "dtype": self.dtype_policy}
         self.branches = [self._branch(i, branch, norm) for i, branch in enumerate(self.genotype.branches)]
         self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy)

@@ -10,9 +10,8 @@ import keras
 from nas_seg.core.backbones import BackboneConfig, build_backbone
 from nas_seg.core.checkpoint import mobilenet_v2_names, names_of
 from nas_seg.core.conv import logits_layer
-from nas_seg.dpc.cell import DensePredictionCell
+from nas_seg.dpc.cell import DensePredictionCell, check_output_stride
 from nas_seg.dpc.genotype import DPCGenotype
-from nas_seg.utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +40,7 @@ class DPCConfig:
     pooling_crop_size: tuple[int, int] | None = None
 
     def __post_init__(self):
-        if self.backbone.output_stride not in (8, 16):
-            raise InputError(
-                f"output_stride: a dense prediction cell expects 8 or 16, received {self.backbone.output_stride}"
-            )
+        check_output_stride(self.backbone.output_stride)
 
 
 def head(config: DPCConfig, num_classes: int, features):

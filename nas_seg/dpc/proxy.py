@@ -26,9 +26,6 @@ from nas_seg.optimizers import Momentum, PolynomialDecay
 from nas_seg.search.evaluator import TrialFailed
 from nas_seg.utils.errors import InputError
 
-# Moving averages over about a fifth of a trial: DeepLab's decay of 0.9997 is made for 30,000 steps and more.
-_NORM_WINDOWS = 5
-
 
 @dataclasses.dataclass(frozen=True)
 class ProxyConfig:
@@ -46,7 +43,7 @@ class ProxyConfig:
 
     steps: int = 200
     batch_size: int = 8
-    base_learning_rate: float = 0.05
+    base_learning_rate: float = 0.3
     learning_power: float = 0.9
     momentum: float = 0.9
     weight_decay: float = 4e-5
@@ -124,7 +121,7 @@ def _train(model: keras.Model, cache: FeatureCache, config: ProxyConfig, ignore_
     schedule = PolynomialDecay(config.base_learning_rate, config.steps, config.learning_power)
     optimizer = Momentum(schedule, config.momentum)
     optimizer.build(model.trainable_variables)
-    conv.set_batch_norm(model, max_momentum=1.0 - _NORM_WINDOWS / max(config.steps, _NORM_WINDOWS + 1))
+    conv.set_batch_norm(model, max_momentum=conv.decay_for(config.steps))
     decayed = {id(kernel) for kernel in conv.regularized_kernels(model)}
     variables = model.trainable_variables
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from nas_seg.utils.errors import InputError
 
@@ -33,6 +33,9 @@ def import_tensorflow() -> None:
     os.dup2(null, 2)
     try:
         import tensorflow  # noqa: F401
+
+        # absl's own level governs what TensorFlow's Python side says of saving and sharding.
+        logging.set_verbosity(logging.WARNING)
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -73,7 +76,7 @@ def _refuse(message: str) -> None:
 def _help(program: str) -> str:
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", f"usage: python {program} [--flag=value ...]", ""]
     for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
-        default = "" if flag.default in (None, "") else f" (default: {flag.default_as_str})"
-        lines.append(f"  --{flag.name}{default}")
+        default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+        lines.append(f"  --{flag.name}" + ("" if default in (None, "") else f" (default: {default})"))
         lines.append(textwrap.fill(flag.help or "", 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
     return "\n".join(lines)

@@ -152,8 +152,11 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Writes a file as a whole or not at all, through a temporary file beside it."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -161,6 +164,9 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+    except (IsADirectoryError, PermissionError) as error:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise

@@ -43,9 +43,16 @@ def open_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming the first field that differs, with its old and its new value.
     """
+    check_run(run_dir, sections)
     path = pathlib.Path(run_dir, CONFIG)
     if not path.exists():
         config.write_json(path, {"format_version": config.FORMAT_VERSION} | dict(sections))
+
+
+def check_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
+    """The comparison of `open_run` alone: nothing is written, and a folder without a run passes."""
+    path = pathlib.Path(run_dir, CONFIG)
+    if not path.exists():
         return
     there = read_config(run_dir)
     for name in [name for name in {**there, **sections} if name not in _CIRCUMSTANCES]:

@@ -82,7 +82,10 @@ def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "in\n"
-    with pytest.raises(InputError, match=f"{tmp_path}: another process is training in this folder"), runs.lock(tmp_path):
+    with (
+        pytest.raises(InputError, match=f"{tmp_path}: another process is training in this folder"),
+        runs.lock(tmp_path),
+    ):
         pass
     other.kill()
     other.wait()

@@ -1,0 +1,135 @@
+"""A network and a data set joined into a run folder: what tools/train.py does, as one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from nas_seg import eval as evaluation
+from nas_seg import model as model_lib
+from nas_seg import train as training
+from nas_seg.datasets import data_generator, records
+from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
+from nas_seg.model import ModelConfig
+from nas_seg.train_config import TrainConfig
+from nas_seg.utils import config, distribute, runs
+from nas_seg.utils.errors import InputError
+
+_SCALES = ("min_scale_factor", "max_scale_factor", "scale_factor_step_size")
+
+
+def train(
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    dataset_dir: str | os.PathLike,
+    run_dir: str | os.PathLike,
+    strategy: tf.distribute.Strategy | None = None,
+) -> dict[str, Any]:
+    """Trains a network on a data set into a run folder, from where the folder stands.
+
+    Args:
+        model_config: what to train.
+        train_config: how; its splits are of the data set.
+        dataset_dir: folder with dataset.json.
+        run_dir: made where it is missing, gone on with where it is of the same run.
+        strategy: of `nas_seg.utils.distribute`.
+
+    Returns:
+        What `nas_seg.train.fit` returns.
+
+    Raises:
+        InputError: for a folder of another run, weights that do not fit, damaged records, labels out of range.
+        nas_seg.train.Diverged: when the loss is not a finite number.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    descriptor = read_descriptor(dataset_dir)
+    sections = {
+        "model": config.to_json(model_config),
+        "train": config.to_json(train_config),
+        "dataset_dir": os.path.abspath(dataset_dir),
+    }
+    runs.check_run(run_dir, sections)
+    keras.utils.set_random_seed(train_config.seed)
+    with strategy.scope():
+        model = model_lib.build(model_config)
+        model_lib.load_backbone_weights(model, model_config, train_config.backbone_weights)
+    # Only now: weights that do not fit must not leave a run folder behind.
+    if distribute.is_chief(strategy):
+        runs.open_run(run_dir, sections | runs.circumstances())
+    splits = [name for name in (train_config.train_split, train_config.val_split) if name]
+    try:
+        with records.translate_data_errors(dataset_dir, *splits):
+            return training.fit(
+                model,
+                _batches(train_config, dataset_dir),
+                train_config,
+                run_dir,
+                ignore_label=descriptor.ignore_label,
+                evaluate=_evaluation(model, train_config, dataset_dir, descriptor),
+                strategy=strategy,
+            )
+    except training.LabelOutOfRange:
+        # The step cannot say which picture it was; this finds the first, or the error goes on.
+        records.verify(dataset_dir, train_config.train_split)
+        raise
+
+
+def _batches(train_config: TrainConfig, dataset_dir) -> Callable[[int], tf.data.Dataset]:
+    def make_dataset(start_step: int):
+        return data_generator.train_dataset(
+            dataset_dir,
+            train_config.train_split,
+            crop_size=train_config.train_crop_size,
+            batch_size=train_config.train_batch_size,
+            seed=train_config.seed,
+            start_step=start_step,
+            **{name: getattr(train_config, name) for name in _SCALES},
+        )
+
+    return make_dataset
+
+
+def _evaluation(model, train_config: TrainConfig, dataset_dir, descriptor: DatasetDescriptor):
+    if not train_config.val_split:
+        return None
+    predict = evaluation.predictor(model)
+
+    def evaluate():
+        dataset = data_generator.eval_dataset(dataset_dir, train_config.val_split)
+        return evaluation.evaluate(model, dataset, descriptor.num_classes, descriptor.ignore_label, predict=predict)
+
+    return evaluate
+
+
+def evaluate(
+    run_dir: str | os.PathLike,
+    dataset_dir: str | os.PathLike,
+    split: str,
+    weights: str = runs.BEST,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> dict[str, Any]:
+    """Scores a run folder's network on a split: what `nas_seg.eval.evaluate` returns.
+
+    Raises:
+        InputError: where the split has no labels, or the data set has other classes than the network.
+    """
+    descriptor = read_descriptor(dataset_dir)
+    if not descriptor.split(split).has_labels:
+        raise InputError(f"split {split!r} of {dataset_dir} has no labels to score on")
+    check_classes(run_dir, dataset_dir)
+    model = model_lib.load(run_dir, weights)
+    with records.translate_data_errors(dataset_dir, split):
+        dataset = data_generator.eval_dataset(dataset_dir, split)
+        return evaluation.evaluate(model, dataset, descriptor.num_classes, descriptor.ignore_label, advance=advance)
+
+
+def check_classes(run_dir: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
+    """InputError unless a run's network and a data set have the same number of classes."""
+    num_classes = model_lib.read_config(run_dir).num_classes
+    received = read_descriptor(dataset_dir).num_classes
+    if num_classes != received:
+        raise InputError(f"{dataset_dir}: expected the network's {num_classes} classes, received {received}")

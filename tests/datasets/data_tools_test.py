@@ -1,0 +1,98 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small_data import save, write_camvid
+
+from nas_seg.datasets.descriptors import read_descriptor
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def run(tool: str, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, f"tools/{tool}.py", *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "100"},
+        check=False,
+    )
+
+
+def test_synthetic_records_are_built_and_inspected(tmp_path):
+    out, sheet = tmp_path / "out", tmp_path / "sheet.png"
+    done = run("build_data", "--dataset=synthetic", f"--output_dir={out}", "--num_images=5,2", "--image_size=48,64")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        f"written: {out}",
+        f"next: python tools/inspect_data.py --dataset_dir={out}",
+    ]
+    descriptor = read_descriptor(out)
+    assert {name: info.num_images for name, info in descriptor.splits.items()} == {"train": 5, "val": 2}
+    assert descriptor.split("train").max_size == (48, 64)
+
+    done = run("inspect_data", f"--dataset_dir={out}", "--split=val", f"--contact_sheet={sheet}")
+    assert done.returncode == 0, done.stderr
+    assert "synthetic, val" in done.stdout
+    assert "2 images, 2 labels" in done.stdout
+    assert "Pavement" in done.stdout
+    assert "train" not in done.stdout
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_are_inspected_before_their_classes_are_known(tmp_path):
+    save(tmp_path / "images" / "a.png", np.zeros((4, 6, 3), np.uint8))
+    save(tmp_path / "images" / "b.png", np.zeros((4, 6, 3), np.uint8))
+    save(tmp_path / "labels" / "a.png", np.full((4, 6), 17, np.uint8), palette=True)
+    save(tmp_path / "labels" / "b.png", np.full((4, 6), 3, np.uint8))
+    done = run("inspect_data", "--dataset=folder", f"--source_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "17" in done.stdout
+    assert "warning: palette label, its indices are read: 1" in done.stdout
+
+
+def test_a_bad_picture_is_one_line_and_code_2_and_leaves_nothing(tmp_path):
+    source = write_camvid(tmp_path / "in")
+    save(source / "val" / "labels" / "val0.png", np.zeros((5, 16), np.uint8))
+    done = run("build_data", "--dataset=camvid", f"--source_dir={source}", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {source}/val/labels/val0.png: expected 12x16 as")
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset=camvit", "--output_dir=x"], "unknown dataset 'camvit'"),
+        (
+            ["--dataset=camvid", "--output_dir=x"],
+            "--source_dir: expected the folder of the pictures of --dataset=camvid",
+        ),
+        (["--dataset=synthetic"], "--output_dir: expected a folder to write"),
+        (
+            ["--dataset=synthetic", "--output_dir=x", "--num_images=3"],
+            "--num_images: expected 2 or 3 positive integers",
+        ),
+        (
+            ["--dataset=synthetic", "--output_dir=x", "--num_classes=3"],
+            "--num_classes: means nothing to --dataset=synthetic",
+        ),
+    ],
+)
+def test_bad_flags_of_the_builder_are_named_before_tensorflow_is_imported(flags, message):
+    done = run("build_data", *flags)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+
+
+def test_the_inspector_wants_records_or_pictures(tmp_path):
+    done = run("inspect_data")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--dataset_dir: expected it or --dataset with --source_dir, and not both" in done.stderr
