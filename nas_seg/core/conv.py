@@ -7,6 +7,7 @@ normalisation has no bias.
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable("nas_seg")
@@ -15,6 +16,9 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     Keras freezes both at once (`trainable=False`). DeepLab's fine_tune_batch_norm=False normalises with the
     moving averages during training and still trains gamma and beta.
+
+    On TensorFlow it trains with the fused kernel, as DeepLab did: faster than the composed operations, and its moving
+    variance is that of the batch with Bessel's correction.
 
     Args:
         momentum: decay of the moving averages (TF-slim's `decay`).
@@ -26,7 +30,21 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.update_statistics = update_statistics
 
     def call(self, inputs, training=None, mask=None):
-        return super().call(inputs, training=bool(training) and self.update_statistics, mask=mask)
+        training = bool(training) and self.update_statistics
+        if training and not self.synchronized and len(inputs.shape) == 4 and keras.backend.backend() == "tensorflow":
+            return self._fused(inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def _fused(self, inputs):
+        import tensorflow as tf
+
+        scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, tf.cast(scale, tf.float32), tf.cast(offset, tf.float32), epsilon=self.epsilon, is_training=True
+        )
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + ops.cast(value, average.dtype) * (1.0 - self.momentum))
+        return outputs
 
     def get_config(self):
         return super().get_config() | {"update_statistics": self.update_statistics}

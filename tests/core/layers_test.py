@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from case import fixtures, run_layer_test
 
 from nas_seg.core import resize as resize_lib
@@ -59,6 +60,25 @@ def test_frozen_statistics_still_train_gamma_and_beta():
     set_batch_norm(model, update_statistics=True, max_momentum=0.5)
     model(x, training=True)
     np.testing.assert_allclose(norm.moving_mean, x.mean((0, 1, 2)) / 2, rtol=1e-5)
+    # Bessel's correction, as TF1's fused kernel has it: 32 values a channel, divided by 31.
+    np.testing.assert_allclose(norm.moving_variance, (1 + x.var((0, 1, 2), ddof=1)) / 2, rtol=1e-5)
+
+
+def test_fused_and_composed_batch_norm_give_the_same_outputs_and_gradients():
+    x = tf.constant(np.random.default_rng(0).normal(3, 2, size=(2, 5, 4, 3)).astype(np.float32))
+    results = []
+    for synchronized in (False, True):  # Synchronised statistics are composed; on one device they are the same.
+        norm = BatchNorm(synchronized=synchronized)
+        norm.build(x.shape)
+        norm.gamma.assign([1.0, 0.5, 2.0])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = norm(x, training=True)
+            loss = tf.reduce_sum(outputs**3)
+        results.append([outputs, *tape.gradient(loss, [x, norm.gamma.value, norm.beta.value])])
+    for fused, composed in zip(*results, strict=True):
+        # Sums over 40 values of order 10 in another order.
+        np.testing.assert_allclose(fused, composed, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
