@@ -60,7 +60,7 @@ class Plan:
     seconds: tuple[int, ...]
 
 
-DRAWN = Plan("129,193", "_035", 150, 12, 60, 120, (5, 60, 100, 50, 50, 8, 8, 8, 8, 5))
+DRAWN = Plan("97,129", "_035", 240, 12, 40, 80, (12, 65, 100, 45, 45, 11, 11, 10, 14, 6))
 CAMVID = Plan("241,321", "_035", 60, 12, 100, 60, (8, 60, 300, 60, 60, 20, 20, 12, 10, 5))
 # ImageNet weights are at their best at full width.
 CAMVID_FROM_WEIGHTS = dataclasses.replace(CAMVID, backbone="")
@@ -99,6 +99,7 @@ def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | Non
         else ["--dataset=synthetic", "--num_images=320,80,80", "--image_size=144,192", seed]
     )
     common = [data, seed, f"--train_crop_size={plan.crop}", "--save_interval_steps=50", "--eval_interval_steps=100000"]
+    common += ["--min_scale_factor=0.75", "--max_scale_factor=1.5"]
 
     def train(name: str, steps: int, rate: float, *what: str) -> list[str]:
         numbers = [f"--training_number_of_steps={steps}", f"--base_learning_rate={rate}"]

@@ -1,0 +1,74 @@
+"""Which drawing, genotype class and space belong to a kind of architecture: one row a family."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from nas_seg.dpc.genotype import DPCGenotype
+from nas_seg.dpc.space import DPCSpace
+from nas_seg.plot.cell_diagram import MAP_SIZE, dpc_svg
+from nas_seg.search.space import SearchSpace
+from nas_seg.utils import config
+from nas_seg.utils.errors import InputError, unknown
+
+
+class Family(NamedTuple):
+    """What can be done with a kind of architecture.
+
+    Attributes:
+        load: path -> genotype.
+        space: class of its search space.
+        draw: (genotype, map_size, output_stride, title) -> SVG text.
+    """
+
+    load: Callable[[Any], Any]
+    space: type[SearchSpace]
+    draw: Callable[..., str]
+
+
+FAMILIES = {DPCGenotype.KIND: Family(DPCGenotype.load, DPCSpace, dpc_svg)}
+
+
+def load_genotype(path: str | os.PathLike) -> Any:
+    """Reads a genotype of any family by the kind in its file; a bare list is DeepLab's form of a cell."""
+    data = config.read_json(path)
+    kind = data.get("kind") if isinstance(data, dict) else DPCGenotype.KIND
+    return _family(kind, f"{path}: ").load(path)
+
+
+def load_space(data: Any, where: str = "space of the study") -> SearchSpace:
+    """The space that a study was made for, from its JSON form."""
+    kind = data.get("kind") if isinstance(data, dict) else None
+    return config.from_json(_family(kind, f"{where}: ").space, data, where)
+
+
+def draw(genotype: Any, map_size: tuple[int, int] = MAP_SIZE, output_stride: int = 16, title: str = "") -> str:
+    """The drawing of a genotype as SVG text, by its kind; see the family's own function."""
+    return _family(genotype.KIND, "").draw(genotype, map_size, output_stride, title)
+
+
+def feature_map(sections: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
+    """((height, width) of the feature map, output stride) of a search, from the sections of its config.json.
+
+    A search that says nothing of its cache has the map of a 513 x 513 crop at output stride 16.
+    """
+    cache, backbone = sections.get("cache"), sections.get("backbone")
+    if cache is None or backbone is None:
+        return MAP_SIZE, 16
+    try:
+        stride = config.from_json(int, backbone["output_stride"], "backbone.output_stride")
+        size = config.from_json(tuple[int, int], cache["size"], "cache.size")
+    except (KeyError, TypeError):
+        raise InputError("config.json: expected backbone.output_stride and cache.size (height, width)") from None
+    if stride < 1 or min(size) < 1:
+        raise InputError(f"config.json: expected sizes above 0, received output_stride {stride}, cache.size {size}")
+    # Strided layers with padding leave the rounded-up share: k * stride + 1 pixels are k + 1 positions.
+    return tuple(-(-side // stride) for side in size), stride
+
+
+def _family(kind: Any, where: str) -> Family:
+    if kind not in FAMILIES:
+        raise InputError(f"{where}{unknown('kind of architecture', kind, FAMILIES)}")
+    return FAMILIES[kind]
