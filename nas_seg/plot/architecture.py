@@ -69,6 +69,6 @@ def feature_map(sections: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
 
 
 def _family(kind: Any, where: str) -> Family:
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise InputError(f"{where}{unknown('kind of architecture', kind, FAMILIES)}")
     return FAMILIES[kind]

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from drawings import box, find, inside, overlap, overlapping_texts, parse, points, text_box
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nas_seg.dpc import CITYSCAPES_TOP1, Branch, DPCGenotype
@@ -35,7 +35,9 @@ def cells(draw):
         if op == "spp":
             branches.append(Branch("pyramid_pooling", source, grid_size=pair))
         else:
-            branches.append(Branch("conv", source, kernel=3, rate=pair) if op == "atrous" else Branch("conv", source, 1))
+            branches.append(
+                Branch("conv", source, kernel=3, rate=pair) if op == "atrous" else Branch("conv", source, 1)
+            )
     return DPCGenotype(tuple(branches))
 
 
@@ -77,7 +79,7 @@ def test_taps_are_those_computed_by_hand():
 
 @pytest.mark.parametrize("size", [(33, 33), (65, 129)])
 def test_dots_lie_on_the_map_to_scale(size):
-    # Middle of 65: 32, of 129: 64. Rate 18x15: rows 14 32 50, columns 49 64 79; on 33 positions rows -2 and 34 fall out.
+    # Middle of 65: 32, of 129: 64. Rate 18x15: rows 14 32 50, columns 49 64 79. On 33 positions rows -2, 34 are lost.
     expected = {
         (33, 33): [(16, 1), (16, 16), (16, 31)],
         (65, 129): [(r, c) for r in (14, 32, 50) for c in (49, 64, 79)],
@@ -125,6 +127,20 @@ def test_every_arrow_leads_from_what_is_read_to_the_branch(genotype):
 
 
 @given(cells())
+@example(CITYSCAPES_TOP1)
+@example(DPCGenotype((Branch("conv", -1, kernel=1), Branch("conv", -1, kernel=1), Branch("conv", 0, kernel=1))))
+@settings(max_examples=30, deadline=None)
+def test_no_two_lines_cross(genotype):
+    lines = [points(line) for line in find(parse(dpc_svg(genotype)), "polyline")]
+    pieces = [(a, b) for line in lines for a, b in itertools.pairwise(line)]
+    level = [(a, b) for a, b in pieces if a[1] == b[1]]
+    upright = [(a, b) for a, b in pieces if a[0] == b[0]]
+    for (x0, y), (x1, _) in level:
+        assert not any(min(x0, x1) < x < max(x0, x1) and min(a, b) < y < max(a, b) for (x, a), (_, b) in upright)
+
+
+@given(cells())
+@example(DPCGenotype((Branch("pyramid_pooling", -1, grid_size=(1, 1)),)))
 @settings(max_examples=30, deadline=None)
 def test_nothing_covers_anything_in_any_cell(genotype):
     root = parse(dpc_svg(genotype, (23, 31), title="A title of some length that may have to be cut"))
@@ -135,6 +151,7 @@ def test_nothing_covers_anything_in_any_cell(genotype):
     assert all(inside(text_box(text), whole) for text in find(root, "text"))
     for group, where in cards(root).values():
         assert all(inside(text_box(text), where) for text in group.findall("{*}text"))
+        assert all(inside(box(rect), where) for rect in group.findall("{*}rect"))
     for line in find(root, "polyline"):
         for (x0, y0), (x1, y1) in itertools.pairwise(points(line)):
             # Lines end on the edges of cards; half a unit inside of them there must be none.

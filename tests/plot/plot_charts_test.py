@@ -74,7 +74,9 @@ def test_bars_are_as_long_as_their_values_and_absent_ones_say_so():
     root = parse(charts.bar_chart(["Sky", "Car"], {"val": [80.0, None], "test": [40.0, 20.0]}, "IoU (%)", 100))
     widths = [box(e)[2] - box(e)[0] for e in find(root, "rect", "bar")]
     assert [w / widths[0] for w in widths] == pytest.approx([1, 0.5, 0.25], abs=1e-3)
-    assert words(root).count("absent") == 1 and {"80.0", "40.0", "20.0", "val", "test", "Sky", "Car"} <= set(words(root))
+    assert words(root).count("absent") == 1 and {"80.0", "40.0", "20.0", "val", "test", "Sky", "Car"} <= set(
+        words(root)
+    )
 
 
 def hostile_charts():

@@ -11,7 +11,19 @@ from nas_seg.search.evaluator import TrialFailed
 from nas_seg.search.loop import run_search
 from nas_seg.utils import config, runs
 
-CLASSES = ("Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist")
+CLASSES = (
+    "Sky",
+    "Building",
+    "Pole",
+    "Road",
+    "Pavement",
+    "Tree",
+    "SignSymbol",
+    "Fence",
+    "Car",
+    "Pedestrian",
+    "Bicyclist",
+)
 COLORS = tuple((20 * i, 255 - 20 * i, 90) for i in range(len(CLASSES)))
 SECTIONS = {
     "proxy": {"steps": 200, "batch_size": 8},
@@ -52,9 +64,7 @@ def make_network_run(folder, split="test", num_images=8, classes=CLASSES, with_i
     rng = np.random.default_rng(5)
     names = [f"street/0001TP_{number:04d}.png" for number in range(num_images)]
     mious = [float(v) for v in rng.permutation(np.linspace(0.2, 0.8, num_images))]
-    images = [
-        np.broadcast_to(np.array([255 * (1 - m), 60, 255 * m]), (*size, 3)).astype(np.float32) for m in mious
-    ]
+    images = [np.broadcast_to(np.array([255 * (1 - m), 60, 255 * m]), (*size, 3)).astype(np.float32) for m in mious]
     labels = [rng.integers(0, len(classes), (size[0] // 8, size[1] // 8)).repeat(8, 0).repeat(8, 1) for _ in names]
     batches = [
         {"image": image[None], "label": label[None], "image_name": [name.encode()]}

@@ -1,0 +1,255 @@
+"""Tests the report page: complete, self-contained, and safe with any name."""
+
+import base64
+import html.parser
+import io
+import re
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pytest
+from PIL import Image
+from searched import CLASSES, COLORS, evaluate, make_network_run, make_search
+
+from nas_seg.datasets.descriptors import DatasetDescriptor
+from nas_seg.dpc import DPCSpace, count
+from nas_seg.plot.machine import describe_machine
+from nas_seg.plot.report import write_report
+from nas_seg.search import samplers, study
+from nas_seg.search.records import export_study, import_study
+from nas_seg.utils import config
+from nas_seg.utils.errors import InputError
+
+HOSTILE = "<script>alert(1)</script>\"'&\x1b"
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser finds in a page: tags, the addresses it would load, the words it shows."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.loads, self.words, self.pictures, self.captions, self._stack = [], [], [], [], [], []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self._stack.append(tag)
+        self.loads += [v for k, v in attributes if k in ("src", "href", "xlink:href", "action", "data", "poster")]
+        self.loads += [f"{k}={v}" for k, v in attributes if k.startswith("on")]
+        if tag == "img":
+            self.pictures.append(dict(attributes)["src"])
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self._stack.pop()
+
+    def handle_endtag(self, tag):
+        assert self._stack.pop() == tag, f"</{tag}> closes another tag"
+
+    def handle_data(self, data):
+        if self._stack and self._stack[-1] == "figcaption":
+            self.captions.append(data)
+        self.words.append(data)
+
+    @property
+    def shown(self):
+        return "\n".join(self.words)
+
+
+@pytest.fixture(name="found", scope="module")
+def fixture_found(tmp_path_factory):
+    """(search folder, its leaderboard, network folder, mIoU of its pictures)."""
+    folder = tmp_path_factory.mktemp("runs")
+    return folder / "search", make_search(folder / "search"), folder / "net", make_network_run(folder / "net")
+
+
+def test_page_loads_nothing_from_elsewhere_and_runs_no_script(found, tmp_path):
+    folder, _, network, _ = found
+    path = write_report(folder, output=tmp_path / "r.html", network_runs=[network])
+    page = Page(path)
+    assert page.loads and all(address.startswith("data:image/") for address in page.loads)
+    assert re.findall(r"https?://[^\"' <]*", page.text) == page.text.count("<svg") * ["http://www.w3.org/2000/svg"]
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert "url(" not in page.text and "@import" not in page.text
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_page_tells_what_was_searched_and_the_whole_leaderboard(found):
+    folder, rows, _, _ = found
+    path = write_report(folder)
+    page = Page(path)
+    assert path == folder / "report.html"
+    for fact in ("steps 200 · batch_size 8", "418,414,128,120 architectures", "keras ", " core", "12 complete"):
+        assert fact in page.shown, fact
+    for row in rows:
+        assert f"{row.reward:.4f}" in page.shown and row.summary in page.shown
+    cost = count(rows[0].genotype, 320, 23, 31)
+    assert f"{cost.madds / 1e6:.2f} M" in page.shown and f"{cost.params / 1e3:.2f} K" in page.shown
+    assert "diverged: loss <nan> at step 7 of 200" in page.shown
+    # The three best cells on the map of the run's cache: 353x481 pixels at output stride 16.
+    assert page.shown.count("concat → 1x1") == 3 and page.shown.count("Small maps: 23x31 positions") == 3
+
+
+def test_classes_and_worst_pictures_first(found):
+    folder, _, network, mious = found
+    page = Page(write_report(folder, network_runs=[network]))
+    assert all(page.shown.count(name) == 1 for name in CLASSES) and "absent" in page.words
+    order = sorted(mious.values())[:6]
+    assert [float(c.split("mIoU ")[1].split()[0]) for c in page.captions] == pytest.approx(
+        [100 * m for m in order], abs=0.01
+    )
+    # The pictures were painted 255 * mIoU in blue; JPEG keeps a flat colour to a few steps.
+    pixels = [np.asarray(decode(address))[36, 40] for address in page.pictures]
+    assert [p[2] for p in pixels] == pytest.approx([255 * m for m in order], abs=6)
+
+
+def decode(address):
+    return Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/jpeg;base64,"))))
+
+
+def test_pictures_come_in_file_order_without_scores_and_at_most_900_pixels_wide(found, tmp_path):
+    make_network_run(tmp_path / "net", num_images=3, with_images=False, size=(64, 400))
+    page = Page(write_report(found[0], network_runs=[tmp_path / "net"]))
+    assert page.captions == ["000000_0001TP_0000", "000001_0001TP_0001", "000002_0001TP_0002"]
+    # Three panels of 400 and two gaps of 4 are 1208 x 64.
+    assert {decode(address).size for address in page.pictures} == {(900, 48)}
+
+
+def test_colours_of_the_classes_are_told_where_the_data_set_is_there(found, tmp_path):
+    make_network_run(tmp_path / "net", num_images=1)
+    scores = config.read_json(tmp_path / "net" / "eval_test.json") | {"dataset_dir": str(tmp_path)}
+    config.write_json(tmp_path / "net" / "eval_test.json", scores)
+    config.save(tmp_path / "dataset.json", DatasetDescriptor("made up", 11, CLASSES, COLORS, 255, {}))
+    text = write_report(found[0], network_runs=[tmp_path / "net"]).read_text()
+    assert "rgb({},{},{})".format(*COLORS[3]) in text
+    assert "rgb(" not in write_report(found[0], network_runs=[found[2]]).read_text()
+
+
+def test_two_searches_share_the_charts_and_other_conditions_are_told(found, tmp_path):
+    make_search(tmp_path / "near_best", 5, "near_best", seed=1)
+    page = Page(write_report(found[0], compare=[tmp_path / "near_best"]))
+    assert page.shown.count("near_best") >= 3 and "scored under other conditions than search: seed." in page.shown
+
+
+def test_hostile_names_stay_words(found, tmp_path):
+    classes = (HOSTILE, '"><img src=x onerror=alert(1)>', "]]><svg onload=alert(1)>")
+    folder = tmp_path / "a<b>&'run"
+    make_search(folder, 3, study_name=HOSTILE, classes=classes)
+    make_network_run(tmp_path / HOSTILE.replace("/", ""), num_images=2, classes=classes)
+    page = Page(write_report(folder, study_name=HOSTILE, network_runs=[tmp_path / HOSTILE.replace("/", "")]))
+    assert "script" not in page.tags and "onload=alert(1)" not in page.loads
+    assert all(address.startswith("data:image/") for address in page.loads) and len(page.loads) == 2
+    assert "a<b>&'run" in page.shown and '"><img src=x' in page.shown and "\x1b" not in page.text
+
+
+def test_a_search_without_scored_trials_and_an_imported_one_have_pages_too(found, tmp_path):
+    space, empty = DPCSpace(), tmp_path / "empty"
+    empty.mkdir()
+    study.open_study(f"sqlite:///{empty}/study.db", "search", space, samplers.make_sampler("random", space, 0))
+    page = Page(write_report(empty))
+    assert page.shown.count("No trial is scored yet.") == 2 and "nothing to show yet" in page.shown
+    export_study(study.read_study(f"sqlite:///{found[0]}/study.db", "search"), tmp_path / "study.json")
+    (tmp_path / "copy").mkdir()
+    url = f"sqlite:///{tmp_path}/copy/study.db"
+    import_study(tmp_path / "study.json", url, "search", space, samplers.make_sampler("random", space, 0))
+    assert found[1][0].summary in Page(write_report(tmp_path / "copy")).shown
+
+
+def test_a_second_objective_is_what_rewards_are_drawn_against(tmp_path):
+    space = DPCSpace(num_branches=2)
+    url = f"sqlite:///{tmp_path}/study.db"
+    opened = study.open_study(url, "search", space, samplers.make_sampler("random", space, 0), ["reward", "latency_ms"])
+    trial, genotype = study.ask(opened, space)
+    metrics = {"reward": 0.4, "latency_ms": 12.5, "params": count(genotype, 320, 9, 9).params}
+    study.tell(opened, trial, metrics, 1.0)
+    page = Page(write_report(tmp_path))
+    assert page.words.count("latency_ms") == 2 and "12.5" in page.words
+
+
+def break_scores(network, **changes):
+    scores = config.read_json(network / "eval_test.json")
+    config.write_json(network / "eval_test.json", {k: v for k, v in (scores | changes).items() if v != "gone"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"class_iou": [0.5]}, "eval_test.json: class_iou: expected an object"),
+        ({"class_iou": {"Sky": "high"}}, "eval_test.json: class_iou.Sky: expected float, received 'high'"),
+        ({"miou": "gone"}, "eval_test.json: field 'miou' is missing"),
+        ({"format_version": 9}, "eval_test.json: expected format_version 1, received 9"),
+        ({"images": [{"name": "a"}]}, "eval_test.json: images[0]: expected an object with name and miou"),
+        ({"images": {}}, "eval_test.json: images: expected a list"),
+    ],
+)
+def test_broken_scores_of_a_network_are_named(found, tmp_path, changes, expected):
+    make_network_run(tmp_path / "net", num_images=1)
+    break_scores(tmp_path / "net", **changes)
+    with pytest.raises(InputError, match=re.escape(expected)):
+        write_report(found[0], network_runs=[tmp_path / "net"])
+
+
+def test_what_is_missing_is_one_line_and_nothing_is_written(found, tmp_path):
+    (tmp_path / "bare").mkdir()
+    make_network_run(tmp_path / "net", num_images=1)
+    output = tmp_path / "r.html"
+    for arguments, expected in (
+        ({"run_dir": tmp_path / "none"}, "none: expected the run folder of a search, found none"),
+        ({"run_dir": tmp_path / "bare"}, "study.db does not exist"),
+        ({"run_dir": found[0], "study_name": "serch"}, "Did you mean 'search'?"),
+        ({"run_dir": found[0], "compare": [tmp_path / "bare"]}, "study.db does not exist"),
+        ({"run_dir": found[0], "network_runs": [tmp_path / "none"]}, "expected the run folder of a trained network"),
+        ({"run_dir": found[0], "network_runs": [tmp_path / "bare"]}, "tools/eval.py --run_dir="),
+        ({"run_dir": found[0], "network_runs": [tmp_path / "net"], "split": "val"}, "eval_val.json: not found"),
+    ):
+        with pytest.raises(InputError, match=re.escape(expected)) as caught:
+            write_report(**arguments, output=output)
+        assert "\n" not in str(caught.value) and not output.exists()
+
+
+def test_a_picture_that_is_none_is_named(found, tmp_path):
+    make_network_run(tmp_path / "net", num_images=1)
+    next((tmp_path / "net" / "vis_test").glob("*.png")).write_bytes(b"not a picture")
+    with pytest.raises(InputError, match="000000_0001TP_0000.png: expected a picture"):
+        write_report(found[0], network_runs=[tmp_path / "net"])
+
+
+def test_a_network_without_pictures_says_how_to_draw_them(found, tmp_path):
+    make_network_run(tmp_path / "net", num_images=1)
+    for path in (tmp_path / "net" / "vis_test").iterdir():
+        path.unlink()
+    assert "tools/vis.py --run_dir=" in Page(write_report(found[0], network_runs=[tmp_path / "net"])).shown
+
+
+def test_the_report_needs_no_tensorflow(found, tmp_path):
+    code = (
+        "import sys; from nas_seg.plot.report import write_report\n"
+        f"write_report({str(found[0])!r}, output={str(tmp_path / 'r.html')!r}, network_runs=[{str(found[2])!r}])\n"
+        "print(sorted({'tensorflow', 'keras', 'matplotlib'} & {name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_the_report_leaves_the_study_as_it_was(found):
+    url = f"sqlite:///{found[0]}/study.db"
+    before = optuna.load_study(study_name="search", storage=url).get_trials()
+    write_report(found[0])
+    assert optuna.load_study(study_name="search", storage=url).get_trials() == before
+
+
+def test_machine_is_read_from_proc(tmp_path):
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nmodel name\t: A  Fast\tCPU @ 3 GHz\nprocessor\t: 1\nmodel name\t: B\n"
+    )
+    (tmp_path / "meminfo").write_text("MemTotal:       16777216 kB\nMemFree: 1 kB\n")
+    assert re.match(r"A Fast CPU @ 3 GHz, \d+ cores?, 16\.0 GiB, ", describe_machine(tmp_path))
+    assert "GiB" not in describe_machine(tmp_path / "nothing")
+
+
+def test_made_up_scores_name_every_class():
+    genotype = DPCSpace().decode([0] * 10)
+    assert {f"iou/{name}" for name in CLASSES} < set(evaluate(genotype, seed=0))
