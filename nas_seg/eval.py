@@ -42,28 +42,37 @@ def evaluate(
         advance: told how many images each batch had, such as a progress bar's method.
 
     Returns:
-        What `ConfusionMatrix.result` returns, and num_images, how many images were counted.
+        What `ConfusionMatrix.result` returns, num_images, and images: {"name", "miou"} of each image by itself, in
+        order; the name is that of the data set, or the image's number, and miou is NaN without labelled pixels.
 
     Raises:
         InputError: where there is no image or no label, or a label does not fit its image or the classes.
     """
     predict = predict or predictor(model)
-    confusion, count = ConfusionMatrix(num_classes, ignore_label), 0
+    confusion, images = ConfusionMatrix(num_classes, ignore_label), []
     for batch in dataset:
         if common.LABEL not in batch:
             raise InputError(f"{_name(batch)}: expected a label beside the image")
         predictions = predict(batch[common.IMAGE]).numpy()
-        try:
-            confusion.update(np.asarray(batch[common.LABEL]), predictions)
-        except InputError as error:
-            raise InputError(f"{_name(batch)}: {error}") from None
-        count += len(predictions)
+        for index, prediction in enumerate(predictions):
+            alone = ConfusionMatrix(num_classes, ignore_label)
+            try:
+                alone.update(np.asarray(batch[common.LABEL][index]), prediction)
+            except InputError as error:
+                raise InputError(f"{_name(batch)}: {error}") from None
+            confusion = confusion + alone
+            name = _names(batch)[index] if common.IMAGE_NAME in batch else str(len(images))
+            images.append({"name": name, "miou": alone.result()["miou"]})
         advance(len(predictions))
-    if not count:
+    if not images:
         raise InputError("evaluation: expected at least one image, the split is empty")
-    return confusion.result() | {"num_images": count}
+    return confusion.result() | {"num_images": len(images), "images": images}
+
+
+def _names(batch: Mapping[str, Any]) -> list[str]:
+    names = np.asarray(batch.get(common.IMAGE_NAME, ()))
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def _name(batch: Mapping[str, Any]) -> str:
-    names = batch.get(common.IMAGE_NAME, ())
-    return ", ".join(name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(names)) or "image"
+    return ", ".join(_names(batch)) or "image"

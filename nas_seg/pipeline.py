@@ -100,7 +100,9 @@ def _evaluation(model, train_config: TrainConfig, dataset_dir, descriptor: Datas
 
     def evaluate():
         dataset = data_generator.eval_dataset(dataset_dir, train_config.val_split)
-        return evaluation.evaluate(model, dataset, descriptor.num_classes, descriptor.ignore_label, predict=predict)
+        scores = evaluation.evaluate(model, dataset, descriptor.num_classes, descriptor.ignore_label, predict=predict)
+        # A row of metrics.jsonl is for the curve; the images' own scores are for tools/eval.py.
+        return {name: score for name, score in scores.items() if name != "images"}
 
     return evaluate
 

@@ -97,6 +97,8 @@ def fit(
                 row = _run(train_steps, batches, first, step, optimizer, config)
                 _record(output, rows, row)
                 bar.advance(step - first, loss=row["loss"])
+                if step % config.save_interval_steps == 0 or step == total:
+                    _check_finite(model, step)
                 if evaluate is not None and (step % config.eval_interval_steps == 0 or step == total):
                     _evaluate(model, evaluate, step, output, rows)
                 # After the evaluation: what a checkpoint stands for has been measured already.
@@ -204,6 +206,12 @@ def _run(train_steps, batches, first: int, stop: int, optimizer, config: TrainCo
         "seconds": round(seconds, 3),
         "images_per_second": round((stop - first) * config.train_batch_size / seconds, 3),
     }
+
+
+def _check_finite(model, step: int) -> None:
+    lost = conv.first_not_finite(model)
+    if lost:
+        raise Diverged(f"{lost} is not finite after step {step}")
 
 
 def _evaluate(model, evaluate, step: int, output: pathlib.Path, rows: list[dict]) -> None:

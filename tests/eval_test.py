@@ -33,6 +33,12 @@ def test_scores_are_those_of_the_argmax_counted_by_hand():
         confusion.update(batch["label"], np.argmax(model(batch["image"], training=False), axis=-1))
     result, expected = evaluate(model, batches), confusion.result()
     assert result.pop("num_images") == 3
+    images = result.pop("images")
+    assert [image["name"] for image in images] == ["street/0", "street/1", "street/2"]
+    for image, batch in zip(images, batches, strict=True):
+        alone = ConfusionMatrix(training.NUM_CLASSES, training.IGNORE)
+        alone.update(batch["label"], np.argmax(model(batch["image"], training=False), axis=-1))
+        assert image["miou"] == alone.result()["miou"]
     assert result.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(result[name], value)

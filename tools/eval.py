@@ -61,14 +61,20 @@ def _show(result: dict, class_names: tuple[str, ...]) -> None:
 
 
 def _report(result: dict, class_names: tuple[str, ...], weights: pathlib.Path, dataset_dir: str) -> dict:
-    scores = {name: None if math.isnan(value) else value for name, value in result.items() if name != "class_iou"}
-    ious = [None if math.isnan(iou) else iou for iou in result["class_iou"].tolist()]
-    about = {"split": FLAGS.eval_split, "dataset_dir": str(dataset_dir), "weights": str(weights)}
+    # JSON has no NaN: a class that does not occur, an image without labelled pixels.
+    def number(value):
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    ious = [number(iou) for iou in result.pop("class_iou").tolist()]
+    images = [{name: number(value) for name, value in image.items()} for image in result.pop("images")]
     return {
         "format_version": config.FORMAT_VERSION,
-        **about,
-        **scores,
+        "split": FLAGS.eval_split,
+        "dataset_dir": str(dataset_dir),
+        "weights": str(weights),
+        **{name: number(value) for name, value in result.items()},
         "class_iou": dict(zip(class_names, ious, strict=True)),
+        "images": images,
     }
 
 

@@ -210,6 +210,18 @@ def regularized_kernels(model: keras.Model) -> list:
     return [kernel for kernel in found.values() if kernel.trainable]
 
 
+def first_not_finite(model: keras.Model) -> str | None:
+    """The path of a weight that holds NaN or infinity, None where all is well.
+
+    A loss alone does not tell: TensorFlow's CPU kernels turn relu(NaN) into 0, and a network whose features are
+    NaN goes on with a finite loss.
+    """
+    for variable in model.weights:
+        if not bool(ops.all(ops.isfinite(variable.value))):
+            return variable.path
+    return None
+
+
 def decay_for(steps: int) -> float:
     """Decay of moving averages that a training of `steps` steps can bear: they average over about a fifth of it.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from nas_seg.dpc import network
 from nas_seg.dpc.genotype import DPCGenotype, count
 from nas_seg.metrics import ConfusionMatrix
 from nas_seg.optimizers import Momentum, PolynomialDecay
-from nas_seg.search.evaluator import TrialFailed
+from nas_seg.search.evaluator import Report, TrialFailed
 from nas_seg.utils.errors import InputError
 
 
@@ -67,6 +67,7 @@ class ProxyEvaluator:
         ignore_label: left out of loss and score.
         output_stride: of the cached features; at 8 the cell's rates double.
         config: how a trial trains.
+        class_names: with them a trial's metrics hold "iou/NAME" of every class that occurs.
     """
 
     def __init__(
@@ -77,21 +78,25 @@ class ProxyEvaluator:
         ignore_label: int,
         output_stride: int = 16,
         config: ProxyConfig = ProxyConfig(),
+        class_names: Sequence[str] = (),
     ):
         self.train, self.val = train, val
         self.num_classes, self.ignore_label = num_classes, ignore_label
         self.output_stride, self.config = output_stride, config
+        self.class_names = tuple(class_names)
         if len(train) < config.batch_size:
             raise InputError(f"batch_size: expected at most the {len(train)} cached pictures, got {config.batch_size}")
 
-    def __call__(self, genotype: DPCGenotype, *, seed: int) -> dict[str, float]:
+    def __call__(self, genotype: DPCGenotype, *, seed: int, report: Report | None = None) -> dict[str, float]:
         """reward (val mIoU), pixel_accuracy, loss, params and madds of the context module, trace_seconds."""
         height, width, channels = self.train.features.shape[1:]
-        scores = self.score(self._head(genotype), seed=seed)
+        scores = self.score(self.head(genotype), seed=seed, report=report)
         cost = count(genotype, channels, height, width, self.config.filters)
         return scores | {"params": float(cost.params), "madds": float(cost.madds)}
 
-    def _head(self, genotype: DPCGenotype) -> Callable[[], keras.Model]:
+    def head(self, genotype: DPCGenotype) -> Callable[[], keras.Model]:
+        """What makes the model of a trial: cached features -> logits."""
+
         def build() -> keras.Model:
             features = keras.Input(self.train.features.shape[1:], name="features")
             backbone = network.BackboneConfig(output_stride=self.output_stride)
@@ -101,8 +106,12 @@ class ProxyEvaluator:
 
         return build
 
-    def score(self, build_head: Callable[[], keras.Model], *, seed: int) -> dict[str, float]:
+    def score(
+        self, build_head: Callable[[], keras.Model], *, seed: int, report: Report | None = None
+    ) -> dict[str, float]:
         """Trains any head (features -> logits) as a trial and scores it; cells and baselines go alike.
+
+        `report` is called with the step and the recent mean loss after every tenth of the steps but the last.
 
         Raises:
             TrialFailed: when the loss is not a finite number, or memory runs out.
@@ -111,13 +120,23 @@ class ProxyEvaluator:
         keras.utils.set_random_seed(seed)
         try:
             model = build_head()
-            training = _train(model, self.train, self.config, self.ignore_label, seed)
-            return training | _evaluate(model, self.val, self.config, self.num_classes, self.ignore_label)
+            training = _train(model, self.train, self.config, self.ignore_label, seed, report)
+            result = _evaluate(model, self.val, self.config, self.num_classes, self.ignore_label)
         except tf.errors.ResourceExhaustedError:
             raise TrialFailed("out of memory") from None
+        ious = zip(self.class_names, result["class_iou"], strict=False)
+        scores = {REWARD: float(result["miou"]), "pixel_accuracy": float(result["pixel_accuracy"])}
+        return scores | training | {f"iou/{name}": float(iou) for name, iou in ious if not np.isnan(iou)}
 
 
-def _train(model: keras.Model, cache: FeatureCache, config: ProxyConfig, ignore_label: int, seed: int) -> dict:
+def _train(
+    model: keras.Model,
+    cache: FeatureCache,
+    config: ProxyConfig,
+    ignore_label: int,
+    seed: int,
+    report: Report | None = None,
+) -> dict:
     schedule = PolynomialDecay(config.base_learning_rate, config.steps, config.learning_power)
     optimizer = Momentum(schedule, config.momentum)
     optimizer.build(model.trainable_variables)
@@ -139,6 +158,7 @@ def _train(model: keras.Model, cache: FeatureCache, config: ProxyConfig, ignore_
         return loss
 
     recent = []
+    tenth = max(1, config.steps // 10)
     start = time.monotonic()
     trace_seconds = 0.0
     for number, indices in enumerate(_batches(len(cache), config, seed)):
@@ -148,7 +168,12 @@ def _train(model: keras.Model, cache: FeatureCache, config: ProxyConfig, ignore_
             raise TrialFailed(f"diverged: loss {loss} at step {number} of {config.steps}")
         if number == 0:
             trace_seconds = time.monotonic() - start
-        recent = [*recent, loss][-max(1, config.steps // 10) :]
+        recent = [*recent, loss][-tenth:]
+        if report is not None and (number + 1) % tenth == 0 and number + 1 < config.steps:
+            report(number + 1, float(np.mean(recent)))
+    lost = conv.first_not_finite(model)
+    if lost:
+        raise TrialFailed(f"diverged: {lost} is not finite after {config.steps} steps")
     return {"loss": float(np.mean(recent)), "trace_seconds": trace_seconds}
 
 
@@ -173,5 +198,4 @@ def _evaluate(model, cache: FeatureCache, config: ProxyConfig, num_classes: int,
     for first in range(0, len(cache), config.batch_size):
         some = slice(first, first + config.batch_size)
         matrix.update(cache.labels[some], predict(cache.features[some]).numpy())
-    result = matrix.result()
-    return {REWARD: float(result["miou"]), "pixel_accuracy": float(result["pixel_accuracy"])}
+    return matrix.result()

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 from nas_seg.common import REWARD
 from nas_seg.datasets.descriptors import FILE_NAME, read_descriptor
 from nas_seg.plot import architecture, charts, page
-from nas_seg.plot.machine import describe_machine
 from nas_seg.plot.markup import Markup, element, join
 from nas_seg.plot.network_results import NetworkResult, data_uri, read_network_result, worst_pictures
 from nas_seg.search import study as studies
@@ -24,6 +23,7 @@ from nas_seg.search.space import SearchSpace
 from nas_seg.search.table import count, seconds
 from nas_seg.utils import config, runs
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.machine import describe_machine
 
 FILE = "report.html"
 DIAGRAMS = 3

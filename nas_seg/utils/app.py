@@ -32,10 +32,11 @@ def import_tensorflow() -> None:
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
 
-        # absl's own level governs what TensorFlow's Python side says of saving and sharding.
+        # What TensorFlow's Python side says of saving, and of a search tracing one function a cell.
         logging.set_verbosity(logging.WARNING)
+        tf.get_logger().setLevel("ERROR")
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

@@ -23,6 +23,7 @@ from typing import Any
 
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
+from nas_seg.utils.machine import describe_machine
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -30,7 +31,7 @@ CHECKPOINTS = "ckpt"
 BEST, LAST = "best", "last"
 
 # What may differ between two starts of one run.
-_CIRCUMSTANCES = ("versions", "command")
+_CIRCUMSTANCES = ("versions", "machine", "command")
 
 
 def open_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
@@ -38,7 +39,7 @@ def open_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
 
     Args:
         run_dir: created where it is missing.
-        sections: JSON values by name; all but "versions" and "command" must be what they were.
+        sections: JSON values by name; all but "versions", "machine" and "command" must be what they were.
 
     Raises:
         InputError: naming the first field that differs, with its old and its new value.
@@ -63,13 +64,13 @@ def check_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
 
 
 def circumstances() -> dict[str, Any]:
-    """The sections that say under what a run was started: the command and the versions of what matters to it."""
+    """The sections that say how a run was started: the command, the machine, the versions of what matters."""
     packages = ("nas_seg", "tensorflow", "tensorflow-cpu", "keras", "numpy", "optuna")
     versions = {"python": platform.python_version()}
     for name in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return {"versions": versions, "command": shlex.join(["python", *sys.argv])}
+    return {"versions": versions, "machine": describe_machine(), "command": shlex.join(["python", *sys.argv])}
 
 
 def _first_difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:

@@ -15,12 +15,12 @@ from searched import CLASSES, COLORS, evaluate, make_network_run, make_search
 
 from nas_seg.datasets.descriptors import DatasetDescriptor
 from nas_seg.dpc import DPCSpace, count
-from nas_seg.plot.machine import describe_machine
 from nas_seg.plot.report import write_report
 from nas_seg.search import samplers, study
 from nas_seg.search.records import export_study, import_study
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.machine import describe_machine
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b"
 
