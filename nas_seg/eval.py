@@ -10,16 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from nas_seg import common
+from nas_seg.core.padding import padded_logits
 from nas_seg.metrics import ConfusionMatrix
 from nas_seg.utils.errors import InputError
 
 
 def predictor(model: keras.Model) -> Callable[[Any], tf.Tensor]:
-    """A function images [B, H, W, 3] -> int32 class indices [B, H, W], traced once for all sizes."""
+    """A function images [B, H, W, 3] -> int32 class indices [B, H, W], traced once for all sizes.
+
+    Images are padded to a size that the network is aligned at, see `nas_seg.core.padding`.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
     def predict(images):
-        return tf.argmax(model(images, training=False), axis=-1, output_type=tf.int32)
+        return tf.argmax(padded_logits(model, images), axis=-1, output_type=tf.int32)
 
     return predict
 

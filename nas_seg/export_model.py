@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from nas_seg import common
+from nas_seg.core.padding import padded_logits
 from nas_seg.utils.errors import InputError
 
 
@@ -18,7 +19,7 @@ def export_saved_model(model: keras.Model, export_path: str | os.PathLike) -> No
     """Writes a SavedModel with DeepLab's tensor names: one image in, its class indices out.
 
     The signature "serving_default" takes ImageTensor, uint8 [1, H, W, 3] of any size, RGB, and returns
-    SemanticPredictions, int32 [1, H, W]. Preprocessing, the resize to the image's size and arg-max are inside.
+    SemanticPredictions, int32 [1, H, W]. Preprocessing, padding to a good size, the resize back and arg-max are inside.
 
     Args:
         model: images [B, H, W, 3] in [0, 255] -> logits [B, H, W, num_classes].
@@ -45,7 +46,7 @@ def _write(model: keras.Model, path: pathlib.Path) -> None:
     spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.uint8, name=common.IMAGE_TENSOR)
 
     def predict(images):
-        logits = model(tf.cast(images, tf.float32), training=False)
+        logits = padded_logits(model, tf.cast(images, tf.float32))
         # tf.argmax and not keras.ops.argmax, whose bit tricks TFLite and ONNX do not know.
         return {common.SEMANTIC_PREDICTIONS: tf.argmax(logits, axis=-1, output_type=tf.int32)}
 
