@@ -23,6 +23,7 @@ _LEVELS = {
     "nas_seg.deeplab": 4,
     "nas_seg.dpc": 4,
     "nas_seg.model": 5,
+    "nas_seg.dpc_search": 6,
     "nas_seg.features": 6,
     "nas_seg.pipeline": 6,
     "nas_seg.presets": 6,

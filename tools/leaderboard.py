@@ -1,4 +1,4 @@
-"""Shows the best genotypes of a search; saves one of them, or the whole study as a file."""
+"""Shows the best genotypes of a search among its baselines; saves one of them, or the whole study as a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from absl import flags
 
 from nas_seg.search import records, study
 from nas_seg.search.space import SearchSpace
-from nas_seg.search.table import show
+from nas_seg.search.table import show_study
 from nas_seg.utils import app, config
 from nas_seg.utils.errors import InputError, unknown
 
@@ -33,10 +33,11 @@ def main() -> None:
         raise InputError(f"--run_dir: the folder {FLAGS.run_dir} does not exist")
     storage = FLAGS.storage or study.default_storage(FLAGS.run_dir)
     found = study.read_study(storage, FLAGS.study_name)
-    rows = study.leaderboard(found, read_space(found.user_attrs[study.FACTS]["space"]))
-    if FLAGS.save_genotype and len(rows) < FLAGS.rank:
-        raise InputError(f"--rank: expected at most {len(rows)} (scored trials), received {FLAGS.rank}")
-    show(rows, study.describe(found), FLAGS.top_k)
+    space = read_space(found.user_attrs[study.FACTS]["space"])
+    scored = len(study.rewards(found))
+    if FLAGS.save_genotype and scored < FLAGS.rank:
+        raise InputError(f"--rank: expected at most {scored} (scored trials), received {FLAGS.rank}")
+    rows = show_study(found, space, study.describe(found), FLAGS.top_k)
     if FLAGS.save_genotype:
         config.save(FLAGS.save_genotype, rows[FLAGS.rank - 1].genotype)
         print(f"genotype of rank {FLAGS.rank}: {FLAGS.save_genotype}")

@@ -10,6 +10,7 @@ Every step is a command of this library, printed as it is run; the same command 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import shlex
 import subprocess
@@ -25,13 +26,17 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("output_dir", "runs/quickstart", "Folder for everything.")
 flags.DEFINE_string("camvid_dir", None, "CamVid in place of drawn scenes.")
 flags.DEFINE_string("backbone_weights", None, "In place of a trained backbone: imagenet, an .h5 file or a run folder.")
-flags.DEFINE_boolean("short", False, "A quarter of the steps: shows that everything works, not how well.")
+flags.DEFINE_boolean("short", False, "An eighth of the steps: shows that everything works, not how well.")
 flags.DEFINE_integer("seed", 0, "Of everything that is drawn.", lower_bound=0)
 
-TOOLS = pathlib.Path(__file__).resolve().parent
+TOOLS = os.path.relpath(pathlib.Path(__file__).resolve().parent)
 # Runs the exported network as somebody would who has TensorFlow and nothing of ours.
 DEPLOYED = """
-import sys, numpy as np, tensorflow as tf
+import os, sys
+stderr = os.dup(2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow's start-up notices
+import numpy as np, tensorflow as tf
+os.dup2(stderr, 2)
 network = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 image = np.random.default_rng(0).integers(0, 256, (1, 180, 240, 3), np.uint8)
 labels = network(ImageTensor=tf.constant(image))["SemanticPredictions"].numpy()
@@ -49,6 +54,7 @@ class Plan:
         backbone: ending of the presets, by the backbone's width.
         backbone_steps, proxy_steps, train_steps: optimisation steps.
         seconds: of the steps below on two cores, for the time left.
+        pictures: drawn for train, val and test.
     """
 
     crop: str
@@ -58,9 +64,10 @@ class Plan:
     proxy_steps: int
     train_steps: int
     seconds: tuple[int, ...]
+    pictures: str = "320,80,80"
 
 
-DRAWN = Plan("145,193", "_035", 200, 12, 40, 80, (12, 65, 90, 45, 45, 11, 11, 10, 14, 6))
+DRAWN = Plan("145,193", "_035", 200, 12, 30, 60, (10, 55, 80, 40, 40, 11, 11, 10, 14, 6))
 CAMVID = Plan("353,481", "_035", 60, 12, 100, 60, (8, 60, 300, 60, 60, 20, 20, 12, 10, 5))
 # ImageNet weights are at their best at full width.
 CAMVID_FROM_WEIGHTS = dataclasses.replace(CAMVID, backbone="")
@@ -72,8 +79,9 @@ def main() -> None:
         raise InputError(f"--camvid_dir: the folder {FLAGS.camvid_dir} does not exist")
     plan = DRAWN if not FLAGS.camvid_dir else CAMVID_FROM_WEIGHTS if FLAGS.backbone_weights else CAMVID
     if FLAGS.short:
-        quarter = {name: getattr(plan, name) // 4 for name in ("backbone_steps", "proxy_steps", "train_steps")}
-        plan = dataclasses.replace(plan, num_trials=4, seconds=tuple(s // 3 + 3 for s in plan.seconds), **quarter)
+        eighth = {name: getattr(plan, name) // 8 for name in ("backbone_steps", "proxy_steps", "train_steps")}
+        seconds = tuple(s // 3 + 3 for s in plan.seconds)
+        plan = dataclasses.replace(plan, num_trials=3, pictures="80,16,16", seconds=seconds, **eighth)
     out, start = pathlib.Path(FLAGS.output_dir), time.monotonic()
     steps = make_steps(plan, out)
     for number, (title, command) in enumerate(steps, start=1):
@@ -96,7 +104,7 @@ def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | Non
     source = (
         ["--dataset=camvid", f"--source_dir={FLAGS.camvid_dir}"]
         if FLAGS.camvid_dir
-        else ["--dataset=synthetic", "--num_images=320,80,80", "--image_size=144,192", seed]
+        else ["--dataset=synthetic", f"--num_images={plan.pictures}", "--image_size=144,192", seed]
     )
     common = [data, seed, f"--train_crop_size={plan.crop}", "--save_interval_steps=50", "--eval_interval_steps=100000"]
     common += ["--min_scale_factor=1.0", "--max_scale_factor=1.25"]
@@ -130,7 +138,7 @@ def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | Non
 
 def tool(name: str, *arguments: str) -> list[str]:
     """The command line of a tool, for Python."""
-    return [str(TOOLS / f"{name}.py"), *arguments]
+    return [os.path.join(TOOLS, f"{name}.py"), *arguments]
 
 
 def report(out: pathlib.Path, seconds: float) -> None:
@@ -139,7 +147,7 @@ def report(out: pathlib.Path, seconds: float) -> None:
     from rich.table import Table
 
     found, aspp = (config.read_json(out / name / "eval_test.json") for name in ("found", "aspp"))
-    table = Table("class", "found cell", "ASPP", title="IoU % on the test split, which no search saw", show_footer=True)
+    table = Table("class", "found cell", "ASPP", title="IoU % on test", show_footer=True)
     for name, iou in found["class_iou"].items():
         table.add_row(name, percent(iou), percent(aspp["class_iou"][name]))
     for column, text in zip(table.columns, ("mean", percent(found["miou"]), percent(aspp["miou"])), strict=True):

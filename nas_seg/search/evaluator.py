@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+
+# Takes a step and the loss there (lower is better); may raise TrialStopped, which an evaluator lets pass.
+Report = Callable[[int, float], None]
 
 
 class TrialFailed(Exception):
@@ -14,15 +17,20 @@ class TrialFailed(Exception):
     """
 
 
+class TrialStopped(Exception):
+    """A trial that is given up because it does worse than others did at the same step. Its text is the reason."""
+
+
 class Evaluator(Protocol):
     """Scores one genotype."""
 
-    def __call__(self, genotype: Any, *, seed: int) -> Mapping[str, float]:
+    def __call__(self, genotype: Any, *, seed: int, report: Report | None = None) -> Mapping[str, float]:
         """The metrics of a genotype: "reward" (higher is better) and any others, all finite numbers.
 
         Args:
             genotype: what to score.
             seed: of everything random in the evaluation. A search passes the same seed in every trial.
+            report: only passed in a search that stops hopeless trials early; to be called at a few fixed steps.
 
         Raises:
             TrialFailed: when this genotype cannot be scored but others may be.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas_seg.search import liveness
 from nas_seg.search import study as studies
-from nas_seg.search.evaluator import Evaluator, TrialFailed
+from nas_seg.search.early_stop import MedianRule, make_report
+from nas_seg.search.evaluator import Evaluator, TrialFailed, TrialStopped
+from nas_seg.search.interrupts import Interrupts, deferred_interrupts
 from nas_seg.search.space import SearchSpace
+from nas_seg.search.storage import turn
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 
@@ -32,12 +34,16 @@ def run_search(
     seed: int,
     on_trial: Callable[[FrozenTrial], None] | None = None,
     time_budget_seconds: float | None = None,
+    early_stop: MedianRule | None = None,
 ) -> str:
     """Runs trials until `num_trials` of the study are scored, those of earlier runs and other processes included.
 
+    Any number of processes may run this on one study. Those of one machine start exactly as many trials as
+    are missing; of those on several machines each may start one too many at the very end.
+
     A genotype that the study has scored before is not scored again and does not count. A trial that raises
-    `TrialFailed` is stored with its reason and does not count. Ctrl-C and SIGTERM leave the running trial to
-    be repeated when the search goes on, and so does the death of the process.
+    `TrialFailed` is stored with its reason and does not count, nor does one that `early_stop` ends. Ctrl-C and
+    SIGTERM leave the running trial to be repeated when the search goes on, and so does the death of the process.
 
     Args:
         study: made by `open_study`.
@@ -48,6 +54,7 @@ def run_search(
             weights and the order of the data are drawn alike).
         on_trial: called with each trial that has ended, in whatever state.
         time_budget_seconds: no trial starts after this many seconds.
+        early_stop: gives hopeless trials up; the evaluator must then take `report`.
 
     Returns:
         why it ended: "done" (the trials are scored, or other processes are scoring the last ones),
@@ -61,16 +68,20 @@ def run_search(
         raise InputError(f"num_trials: expected an integer >= 1, received {num_trials!r}")
     start = time.monotonic()
     failures: list[str] = []
-    shown = len(_rewards(study))
-    with _sigterm_as_interrupt(), progress("search", num_trials, min(shown, num_trials)) as bar:
+    shown = len(studies.rewards(study))
+    with deferred_interrupts() as interrupts, progress("search", num_trials, min(shown, num_trials)) as bar:
         while True:
-            studies.recover(study)
-            ended = _why_end(study, num_trials)
-            if ended:
-                return ended
-            if time_budget_seconds is not None and time.monotonic() - start >= time_budget_seconds:
-                return "time budget"
-            trial = _run_trial(study, space, evaluator, seed)
+            interrupts.check()
+            # One process at a time looks what is missing and takes it on.
+            with turn(study):
+                liveness.recover(study)
+                ended = _why_end(study, num_trials)
+                if not ended and time_budget_seconds is not None and time.monotonic() - start >= time_budget_seconds:
+                    ended = "time budget"
+                if ended:
+                    return ended
+                started, genotype = studies.ask(study, space)
+            trial = _run_trial(study, started, genotype, evaluator, seed, early_stop, interrupts)
             if on_trial is not None:
                 on_trial(trial)
             if trial.state == TrialState.FAIL:
@@ -79,22 +90,37 @@ def run_search(
                 failures.clear()
             if len(failures) >= MAX_FAILURES_IN_A_ROW:
                 raise InputError(f"search: {len(failures)} trials in a row failed; the last one: {failures[-1]}")
-            rewards = _rewards(study)
+            rewards = studies.rewards(study)
             bar.advance(len(rewards) - shown, **({"best": max(rewards)} if rewards else {}))
             shown = len(rewards)
 
 
-def _run_trial(study: Study, space: SearchSpace, evaluator: Evaluator, seed: int) -> FrozenTrial:
-    trial, genotype = studies.ask(study, space)
+def _run_trial(
+    study: Study,
+    trial: Trial,
+    genotype: Any,
+    evaluator: Evaluator,
+    seed: int,
+    early_stop: MedianRule | None,
+    interrupts: Interrupts,
+) -> FrozenTrial:
+    options = {} if early_stop is None else {"report": make_report(study, trial, early_stop)}
     try:
         duplicate = studies.find_duplicate(study, trial)
         if duplicate is not None:
             return studies.tell_duplicate(study, trial, duplicate)
-        start = time.monotonic()
-        metrics = evaluator(genotype, seed=seed)
-        return studies.tell(study, trial, metrics, time.monotonic() - start)
+        with liveness.heartbeat(study, trial):
+            start = time.monotonic()
+            with interrupts.at_once():
+                metrics = evaluator(genotype, seed=seed, **options)
+            return studies.tell(study, trial, metrics, time.monotonic() - start)
     except TrialFailed as failure:
-        return studies.tell_failed(study, trial, str(failure) or "no reason given")
+        return liveness.tell_failed(study, trial, str(failure) or "no reason given")
+    except TrialStopped as stop:
+        return studies.tell_stopped(study, trial, str(stop))
+    except UpdateFinishedTrialError:
+        # This process was silent for so long (a laptop asleep) that another one took it for dead.
+        return study._storage.get_trial(trial._trial_id)
     except KeyboardInterrupt:
         _give_up(study, trial, "stopped", died=False)
         raise
@@ -107,36 +133,16 @@ def _run_trial(study: Study, space: SearchSpace, evaluator: Evaluator, seed: int
 def _give_up(study: Study, trial: Trial, reason: str, died: bool) -> None:
     # The signal may come when the trial has just been told its score.
     with contextlib.suppress(UpdateFinishedTrialError):
-        studies.repeat(study, studies.tell_failed(study, trial, reason), died)
+        liveness.repeat(study, liveness.tell_failed(study, trial, reason), died)
 
 
 def _why_end(study: Study, num_trials: int) -> str | None:
     trials = study.get_trials(deepcopy=False)
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     # Whoever scores the last trial goes on by itself if it fails, so the others need not wait.
-    running = sum(trial.state == TrialState.RUNNING and studies.is_alive(trial) for trial in trials)
+    running = sum(trial.state == TrialState.RUNNING and liveness.is_alive(study, trial) for trial in trials)
     if complete + running >= num_trials:
         return "done"
-    duplicates = sum(studies.DUPLICATE_OF in trial.user_attrs for trial in trials)
-    return "no new genotypes" if complete + duplicates >= MAX_DRAWS_PER_TRIAL * num_trials else None
-
-
-def _rewards(study: Study) -> list[float]:
-    return [trial.values[0] for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the search as Ctrl-C does; signals can be handled in a process's main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    # Duplicates and trials that were stopped early.
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    return "no new genotypes" if complete + pruned >= MAX_DRAWS_PER_TRIAL * num_trials else None

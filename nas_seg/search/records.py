@@ -5,18 +5,24 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas_seg.search import liveness
 from nas_seg.search import study as studies
+from nas_seg.search.baselines import Baseline, baselines, set_baseline
 from nas_seg.search.samplers import DRAW, distributions
 from nas_seg.search.space import SearchSpace
+from nas_seg.search.storage import turn
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
 
+# A user attribute of a study that was imported: the digest of what it was made of.
+IMPORTED = "imported"
 _WAITING = TrialState.WAITING.name
 _STATES = (TrialState.COMPLETE.name, TrialState.PRUNED.name, TrialState.FAIL.name, _WAITING)
 
@@ -56,7 +62,7 @@ class TrialRecord:
 
 @dataclasses.dataclass(frozen=True)
 class StudyRecord:
-    """A study: what its trials are of, and the trials in the order of their numbers."""
+    """A study: what its trials are of, the trials in the order of their numbers, and the baselines."""
 
     KIND: ClassVar[str] = "study"
 
@@ -65,6 +71,7 @@ class StudyRecord:
     objectives: tuple[str, ...]
     conditions: dict[str, str | int | float | bool]
     trials: tuple[TrialRecord, ...]
+    baselines: tuple[Baseline, ...] = ()
 
 
 _ATTRIBUTES = (
@@ -73,8 +80,8 @@ _ATTRIBUTES = (
     studies.REASON,
     studies.DUPLICATE_OF,
     DRAW,
-    studies.RETRY_OF,
-    studies.DEATHS,
+    liveness.RETRY_OF,
+    liveness.DEATHS,
 )
 
 
@@ -87,30 +94,68 @@ def export_study(study: Study, path: str | os.PathLike) -> None:
         objectives=tuple(facts["objectives"]),
         conditions=facts["conditions"],
         trials=tuple(_to_record(trial) for trial in study.get_trials(deepcopy=False)),
+        baselines=tuple(baselines(study)),
     )
     config.save(path, record)
 
 
-def import_study(
-    path: str | os.PathLike, storage: str | None, study_name: str, space: SearchSpace, sampler: BaseSampler
-) -> Study:
-    """Makes the study that `export_study` wrote in a storage that has none of its name; it can be gone on with.
-
-    Raises:
-        InputError: when the file is not one of `export_study`, is of another space, or the study has trials.
-    """
+def read_record(
+    path: str | os.PathLike,
+    space: SearchSpace,
+    objectives: Sequence[str] | None = None,
+    conditions: Mapping[str, str | int | float | bool] | None = None,
+) -> StudyRecord:
+    """Reads what `export_study` wrote; InputError when it is of another space, or of others than the given ones."""
     record = config.load(path, StudyRecord)
     if record.space_digest != space.digest():
         raise InputError(
             f"{path}: study of another space: it is of {record.space_kind!r} {record.space_digest}, "
             f"expected {space.KIND!r} {space.digest()}"
         )
+    if objectives is not None and record.objectives != tuple(objectives):
+        raise InputError(f"{path}: its objectives are {list(record.objectives)}, expected {list(objectives)}")
+    if conditions is not None:
+        studies.check_conditions(str(path), record.conditions, conditions)
+    for i, trial in enumerate(record.trials):
+        _to_trial(trial, record, space, f"{path}: trials[{i}]")
+    return record
+
+
+def import_study(
+    path: str | os.PathLike,
+    storage: str | None,
+    study_name: str,
+    space: SearchSpace,
+    sampler: BaseSampler,
+    objectives: Sequence[str] | None = None,
+    conditions: Mapping[str, str | int | float | bool] | None = None,
+) -> Study:
+    """Makes the study that `export_study` wrote in a storage that has none of its name; it can be gone on with.
+
+    A study that this very file was imported into before is opened as it is now.
+
+    Args:
+        path: the file.
+        storage, study_name, space, sampler: as in `open_study`.
+        objectives, conditions: that the file must be of; None takes what it says.
+
+    Raises:
+        InputError: when the file is not one of `export_study`, is of another space, or the study has other trials.
+    """
     # Everything is checked before the study is made.
+    record = read_record(path, space, objectives, conditions)
     trials = [_to_trial(trial, record, space, f"{path}: trials[{i}]") for i, trial in enumerate(record.trials)]
     study = studies.open_study(storage, study_name, space, sampler, record.objectives, record.conditions)
-    if study.get_trials(deepcopy=False):
-        raise InputError(f"study {study_name!r} has trials already: {path} is imported into a new study only")
-    study.add_trials(trials)
+    digest = config.digest(record)
+    with turn(study, "import"):
+        if study.user_attrs.get(IMPORTED) == digest:
+            return study
+        if study.get_trials(deepcopy=False):
+            raise InputError(f"study {study_name!r} has trials already: {path} is imported into a new study only")
+        study.add_trials(trials)
+        for baseline in record.baselines:
+            set_baseline(study, baseline)
+        study.set_user_attr(IMPORTED, digest)
     return study
 
 

@@ -40,18 +40,22 @@ def draw_number(study: Study, trial: FrozenTrial) -> int:
 def ranking(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
     """The trials from the best down: by how many others dominate each, then by the first objective, then by age.
 
-    With one objective this is the order of its values. One trial dominates another when it is at least as
-    good in every objective and better in one.
+    With one objective this is the order of its values.
     """
+    sign = 1.0 if directions[0] == StudyDirection.MAXIMIZE else -1.0
+    keyed = [(n, -sign * t.values[0], t.number, t) for n, t in zip(dominators(trials, directions), trials, strict=True)]
+    return [item[-1] for item in sorted(keyed, key=lambda item: item[:-1])]
+
+
+def dominators(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[int]:
+    """How many others dominate each scored trial: are at least as good in all objectives and better in one."""
     if not trials:
         return []
     signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
     values = np.array([trial.values for trial in trials]) * signs
     as_good = (values[:, None] >= values[None]).all(-1)
     better = (values[:, None] > values[None]).any(-1)
-    dominators = (as_good & better).sum(0)
-    order = sorted(range(len(trials)), key=lambda i: (dominators[i], -values[i, 0], trials[i].number))
-    return [trials[i] for i in order]
+    return (as_good & better).sum(0).tolist()
 
 
 class SpaceSampler(BaseSampler):

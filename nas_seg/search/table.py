@@ -3,22 +3,66 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from nas_seg.search.study import Row
+from nas_seg.common import REWARD
+from nas_seg.search.baselines import Baseline, baselines
+from nas_seg.search.space import SearchSpace
+from nas_seg.search.study import FACTS, Row, leaderboard, pareto_front
+
+_COUNTED = (REWARD, "params", "madds")  # These have columns of their own.
+_PARETO = "*"
 
 
-def show(rows: Sequence[Row], title: str, top_k: int = 10) -> None:
-    """Prints the best rows of a study as a table."""
-    table = Table(
-        "rank", "trial", "reward", "params", "MAdds", "seconds", "genotype", title=title, title_justify="left"
-    )
-    for row in rows[:top_k]:
-        numbers = (f"{row.reward:.4f}", count(row.params), count(row.madds), seconds(row.seconds))
-        table.add_row(str(row.rank), str(row.trial), *numbers, row.summary)
+def show_study(study, space: SearchSpace, title: str, top_k: int = 10) -> list[Row]:
+    """Prints a study's best trials among its baselines and, with several objectives, its Pareto set.
+
+    Returns:
+        all rows of the leaderboard, best first.
+    """
+    rows, front = leaderboard(study, space), pareto_front(study)
+    objectives = study.user_attrs[FACTS]["objectives"]
+    more = [name for name in objectives if name not in _COUNTED]
+    show(rows, title, top_k, baselines(study), front, more)
+    if front:
+        best = [row for row in rows if row.trial in front]
+        names = ", ".join(objectives)
+        show(best, f"Pareto set of {names}: {len(best)} of {len(rows)} trials", len(best), (), front, more)
+    return rows
+
+
+def show(
+    rows: Sequence[Row],
+    title: str,
+    top_k: int = 10,
+    baselines: Sequence[Baseline] = (),
+    pareto: Collection[int] = (),
+    more: Sequence[str] = (),
+) -> None:
+    """Prints the best rows of a study as a table.
+
+    Args:
+        rows: best first.
+        title: above the table.
+        top_k: how many of the rows.
+        baselines: all of them stand among the rows in the order of rewards, by their names and without a rank.
+        pareto: numbers of the trials that get a mark.
+        more: further metrics that have a column ("latency" in seconds).
+    """
+    columns = ("rank", "trial", "reward", "params", "MAdds", *(_header(name) for name in more), "seconds", "genotype")
+    table = Table(*columns, title=title, title_justify="left")
+    for row in sorted([*rows[:top_k], *baselines], key=lambda row: -row.reward):
+        trial = isinstance(row, Row)
+        who = (f"{row.rank}{_PARETO * (row.trial in pareto)}", str(row.trial)) if trial else ("", row.name)
+        others = ("-" if name not in row.metrics else f"{row.metrics[name]:.4g}" for name in more)
+        numbers = (f"{row.reward:.4f}", count(row.params), count(row.madds), *others, seconds(row.seconds))
+        table.add_row(*who, *numbers, row.summary)
+    if pareto:
+        table.caption = f"{_PARETO} no trial is better in all objectives"
+        table.caption_justify = "left"
     # A log or a pipe has no width: rows are not to be broken there.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     console.print(table)
@@ -37,3 +81,7 @@ def count(value: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Seconds with one decimal."""
     return "-" if value is None else f"{value:.1f}"
+
+
+def _header(metric: str) -> str:
+    return "latency (s)" if metric == "latency" else metric

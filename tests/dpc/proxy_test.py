@@ -51,7 +51,9 @@ def test_same_seed_gives_the_same_score_and_another_seed_another():
 def test_divergence_is_a_failed_trial_with_its_reason():
     # A rate this high throws the weights out of float32 within a few steps.
     config = ProxyConfig(steps=30, batch_size=4, base_learning_rate=1e30, label_stride=1, filters=8)
-    with pytest.raises(TrialFailed, match=r"diverged: (loss (nan|inf) at step \d+ of 30|.* is not finite after 30 steps)"):
+    with pytest.raises(
+        TrialFailed, match=r"diverged: (loss (nan|inf) at step \d+ of 30|.* is not finite after 30 steps)"
+    ):
         _evaluator(config)(_CELL, seed=0)
 
 

@@ -42,7 +42,7 @@ def test_export_and_import_keep_every_trial(tmp_path):
     assert json.loads((tmp_path / "study.json").read_text())["format_version"] == 1
     again = import_study(tmp_path / "study.json", f"sqlite:///{tmp_path}/study.db", "copy", SPACE, SAMPLER)
     assert comparable(again) == comparable(study)
-    assert again.user_attrs == study.user_attrs
+    assert again.user_attrs[studies.FACTS] == study.user_attrs[studies.FACTS]
 
 
 def test_an_imported_search_goes_on_as_the_first_would_have(tmp_path):
@@ -92,8 +92,29 @@ def test_a_wrong_file_is_refused_before_a_study_is_made(tmp_path, written, chang
     assert not (tmp_path / "study.db").exists()
 
 
+def test_a_file_of_other_objectives_or_conditions_is_refused_before_a_study_is_made(tmp_path):
+    study = open_words(conditions={"steps": 3})
+    run_search(study, SPACE, evaluate, num_trials=1, seed=0)
+    export_study(study, tmp_path / "study.json")
+    place = (tmp_path / "study.json", f"sqlite:///{tmp_path}/study.db", "search", SPACE, SAMPLER)
+    with pytest.raises(InputError, match=r"study.json: its objectives are \['reward'\]"):
+        import_study(*place, objectives=("reward", "madds"))
+    with pytest.raises(InputError, match="study.json: its scores are of steps=3, received steps=4"):
+        import_study(*place, objectives=("reward",), conditions={"steps": 4})
+    assert not (tmp_path / "study.db").exists()
+    import_study(*place, objectives=("reward",), conditions={"steps": 3})
+
+
+def test_a_study_is_imported_once_and_goes_on_with_the_same_command(tmp_path, written):
+    storage = f"sqlite:///{tmp_path}/study.db"
+    for num_trials in (3, 4):
+        study = import_study(written, storage, "search", SPACE, SAMPLER)
+        run_search(study, SPACE, evaluate, num_trials=num_trials, seed=0)
+    assert len(study.trials) == 4
+
+
 def test_a_study_with_trials_takes_no_others(tmp_path, written):
     storage = f"sqlite:///{tmp_path}/study.db"
-    import_study(written, storage, "search", SPACE, SAMPLER)
+    run_search(studies.open_study(storage, "search", SPACE, SAMPLER), SPACE, evaluate, num_trials=1, seed=0)
     with pytest.raises(InputError, match="has trials already"):
         import_study(written, storage, "search", SPACE, SAMPLER)

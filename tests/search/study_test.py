@@ -10,9 +10,11 @@ import pytest
 from optuna.trial import TrialState
 from table_problem import Word, WordSpace
 
+from nas_seg.search import liveness
 from nas_seg.search import study as studies
 from nas_seg.search.evaluator import TrialFailed
 from nas_seg.search.samplers import RandomSampler
+from nas_seg.search.storage import check_storage
 from nas_seg.utils.errors import InputError
 
 SPACE = WordSpace()
@@ -39,7 +41,7 @@ def test_leaderboard_is_sorted_by_reward_and_then_by_age():
     study = open_words()
     for reward in (0.2, 0.9, 0.9, 0.4):
         studies.tell(study, studies.ask(study, SPACE)[0], {"reward": reward}, 0.0)
-    studies.tell_failed(study, studies.ask(study, SPACE)[0], "diverged")
+    liveness.tell_failed(study, studies.ask(study, SPACE)[0], "diverged")
     rows = studies.leaderboard(study, SPACE)
     assert [(row.rank, row.trial, row.reward) for row in rows] == [(1, 1, 0.9), (2, 2, 0.9), (3, 3, 0.4), (4, 0, 0.2)]
     assert studies.describe(study) == "study 'search': 4 complete, 1 failed"
@@ -81,6 +83,31 @@ def test_storage_that_cannot_be_opened_is_named_without_its_password(tmp_path, s
     with pytest.raises(InputError, match=expected) as caught:
         open_words(storage.format(folder=tmp_path))
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///{folder}/missing/study.db", "the folder .* does not exist"),
+        ("nosuch://host", "cannot be opened"),
+        ("postgresql+psycopg2://me:secret@localhost:1/x", r"postgresql\+psycopg2://me:\*\*\*@localhost:1/x: "),
+    ],
+)
+def test_a_storage_is_checked_without_being_made(tmp_path, url, expected):
+    with pytest.raises(InputError, match=expected) as caught:
+        check_storage(url.format(folder=tmp_path))
+    assert "secret" not in str(caught.value)
+    assert not check_storage(f"sqlite:///{tmp_path}/study.db") and not list(tmp_path.iterdir())
+
+
+def test_a_study_of_other_objectives_is_found_before_it_is_opened(tmp_path):
+    open_words(url(tmp_path), conditions={"seed": 0})
+    studies.check_study(url(tmp_path), "search", SPACE, ("reward",))
+    studies.check_study(url(tmp_path), "another", WordSpace(length=5), ("reward",))
+    with pytest.raises(InputError, match=r"its objectives are \['reward'\], expected \['reward', 'madds'\]"):
+        studies.check_study(url(tmp_path), "search", SPACE, ("reward", "madds"))
+    with pytest.raises(InputError, match="study of another space"):
+        studies.check_study(url(tmp_path), "search", WordSpace(length=5), ("reward",))
 
 
 def test_reading_a_missing_study_makes_nothing(tmp_path):
@@ -142,35 +169,35 @@ def dead_pid():
 def test_a_trial_of_a_dead_process_fails_and_is_repeated_once():
     study = open_words()
     number, word = leave_running(study, pid=dead_pid())
-    assert studies.recover(study) == 1
+    assert liveness.recover(study) == 1
     assert study.trials[number].state == TrialState.FAIL
     assert study.trials[number].user_attrs["reason"] == "worker died"
     again, same_word = leave_running(study, pid=dead_pid())
     assert same_word == word and study.trials[again].user_attrs["retry_of"] == number
     # It brought two workers down: a third is not risked.
-    assert studies.recover(study) == 1
+    assert liveness.recover(study) == 1
     assert not study.get_trials(states=(TrialState.WAITING,))
 
 
 def test_a_process_number_that_was_given_again_counts_as_dead():
     study = open_words()
     leave_running(study, pid=os.getppid(), started=1)
-    assert studies.recover(study) == 1
+    assert liveness.recover(study) == 1
 
 
 def test_trials_of_live_processes_and_of_other_machines_are_left_alone():
     study = open_words()
     parent = os.getppid()
-    local, _ = leave_running(study, pid=parent, started=studies._process_start(parent))
+    local, _ = leave_running(study, pid=parent, started=liveness._process_start(parent))
     remote, _ = leave_running(study, host=platform.node() + "x", pid=dead_pid())
-    assert studies.recover(study) == 0
-    assert studies.is_alive(study.trials[local]) and not studies.is_alive(study.trials[remote])
+    assert liveness.recover(study) == 0
+    assert liveness.is_alive(study, study.trials[local]) and not liveness.is_alive(study, study.trials[remote])
 
 
 def test_a_trial_that_has_just_started_is_given_time_to_name_its_worker():
     study = open_words()
     study.ask()
-    assert studies.recover(study) == 0
+    assert liveness.recover(study) == 0
 
 
 def test_processes_that_start_together_share_one_study(tmp_path):

@@ -1,0 +1,151 @@
+"""Where studies live: databases by URL, opened with messages that a user can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+import sqlalchemy
+import sqlalchemy.exc
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.study import Study
+from sqlalchemy.engine import URL, make_url
+
+from nas_seg.utils import config
+from nas_seg.utils.errors import InputError
+
+# sqlite has one writer at a time: the others wait this long before they give up.
+SECONDS_TO_LOCK = 60
+# A running trial says this often that its worker lives; silent for the grace period, it is taken for dead.
+HEARTBEAT_SECONDS = 60
+GRACE_SECONDS = 300
+STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
+
+def default_storage(run_dir: str | os.PathLike) -> str:
+    """The URL of the study that a run folder holds: sqlite:///RUN/study.db."""
+    return f"sqlite:///{pathlib.Path(run_dir) / 'study.db'}"
+
+
+def open_storage(url: str | None, must_exist: bool = False) -> BaseStorage:
+    """Opens a database, making its tables where there are none; None is a storage in memory.
+
+    Raises:
+        InputError: when the URL is none, its driver is missing, or (sqlite) its folder or file is.
+        STORAGE_ERRORS: when the database does not answer; see `unreachable`.
+    """
+    if url is None:
+        return InMemoryStorage()
+    shown = shown_url(url)
+    options = {"connect_args": {"timeout": SECONDS_TO_LOCK}} if _check_sqlite(make_url(url), must_exist) else {}
+    for attempt in range(5):
+        try:
+            return _connect(url, options)
+        except ImportError as error:
+            raise _no_driver(shown, error) from None
+        except RuntimeError as error:
+            raise InputError(f"{shown}: made by another version of Optuna ({error})") from None
+        except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.IntegrityError) as error:
+            # Processes that start together all find no tables; one makes them, the others look again.
+            if attempt == 4 or not any(word in str(error) for word in ("already exists", "UNIQUE", "locked")):
+                raise
+            time.sleep(0.2)
+    raise InputError(f"{shown}: the storage cannot be opened")
+
+
+def check_storage(url: str) -> bool:
+    """Raises InputError unless the database can be reached; it is left as it is.
+
+    Returns:
+        whether there is a database to look into.
+    """
+    shown, parsed = shown_url(url), make_url(url)
+    if _check_sqlite(parsed, must_exist=False):
+        return os.path.exists(parsed.database)  # Connecting would make an empty file.
+    try:
+        engine = sqlalchemy.create_engine(parsed)
+        with engine.connect():
+            engine.dispose()
+        return True
+    except ImportError as error:
+        raise _no_driver(shown, error) from None
+    except STORAGE_ERRORS as error:
+        raise unreachable(shown, error) from None
+
+
+def shown_url(url: str | None) -> str:
+    """The URL without its password; InputError when it is none."""
+    if url is None:
+        return "in memory"
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        raise InputError(f"storage: expected a URL such as sqlite:///run/study.db, received {url!r}") from None
+
+
+def unreachable(shown: str, error: Exception) -> InputError:
+    """One of STORAGE_ERRORS as a line for the user."""
+    cause = error.__cause__ or error
+    reason = getattr(cause, "orig", None) or cause
+    return InputError(f"{shown}: the storage cannot be opened ({' '.join(str(reason).split())})")
+
+
+@contextlib.contextmanager
+def turn(study: Study, what: str = "lock", wait: bool = True) -> Iterator[bool]:
+    """Held by one process of this machine at a time, for what must not happen twice in one study.
+
+    Args:
+        study: in any storage; one in memory has no other process.
+        what: turns of different names do not exclude one another.
+        wait: for the process that holds it; otherwise False is what the context gives.
+    """
+    url = getattr(getattr(study._storage, "_backend", study._storage), "url", None)
+    if url is None:
+        yield True
+        return
+    with open(_lock_path(make_url(url), study.study_name, what), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _lock_path(url: URL, study_name: str, what: str) -> pathlib.Path:
+    if url.get_backend_name() == "sqlite" and url.database:
+        path = pathlib.Path(url.database)
+        return path.with_name(f".{path.name}.{what}")
+    name = config.digest([url.render_as_string(hide_password=True), study_name, what])
+    return pathlib.Path(tempfile.gettempdir(), f"nas_seg-{os.getuid()}-{name}.lock")
+
+
+def _connect(url: str, options: dict[str, Any]) -> RDBStorage:
+    with warnings.catch_warnings():
+        # Optuna calls its heartbeat experimental, in every process anew.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
+
+
+def _check_sqlite(url: URL, must_exist: bool) -> bool:
+    """Whether the URL is of sqlite; InputError when its folder is missing, or its file where it `must_exist`."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    path, shown = pathlib.Path(url.database or ""), url.render_as_string(hide_password=True)
+    if not path.parent.is_dir():
+        raise InputError(f"{shown}: the folder {path.parent} does not exist")
+    if must_exist and not path.is_file():
+        raise InputError(f"{shown}: the file {path} does not exist")
+    return True
+
+
+def _no_driver(shown: str, error: ImportError) -> InputError:
+    return InputError(f"{shown}: its database driver is not installed ({error.__cause__ or error})")
