@@ -9,6 +9,7 @@ Importing this package does not import TensorFlow; the first call of a function 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,9 @@ __all__ = [*_EXPORTS, "__version__"]
 def __getattr__(name: str):
     if name in _EXPORTS:
         return getattr(importlib.import_module(f"nas_seg.{_EXPORTS[name]}"), name)
+    # nas_seg.metrics.ConfusionMatrix and the like work without an import of their own.
+    if not name.startswith("_") and importlib.util.find_spec(f"nas_seg.{name}"):
+        return importlib.import_module(f"nas_seg.{name}")
     raise AttributeError(f"module 'nas_seg' has no attribute {name!r}")
 
 

@@ -157,6 +157,7 @@ def make_evaluator(settings: DPCSearch, data: DatasetDescriptor) -> tuple[Evalua
         InputError: where the folder is one of another run, or a cache of other features.
     """
     from nas_seg import features
+    from nas_seg.core.backbones import weights_digest
     from nas_seg.dpc.cell import check_output_stride
     from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator
 
@@ -191,9 +192,13 @@ def make_evaluator(settings: DPCSearch, data: DatasetDescriptor) -> tuple[Evalua
         for split, views in ((settings.train_split, settings.cache_views), (settings.val_split, 1))
     ]
     evaluator = ProxyEvaluator(*caches, data.num_classes, data.ignore_label, stride, proxy, data.class_names)
-    conditions = {name: json.dumps(value, sort_keys=True) for name, value in sections.items()}
     timed = functools.partial(_with_latency, evaluator) if LATENCY in settings.objectives else evaluator
-    return timed, conditions
+    # What the scores depend on, by content: neither file names nor folders, so that a study can be moved.
+    conditions = {name: sections[name] for name in ("proxy", "cache", "seed")} | {
+        "backbone": config.to_json(backbone_config) | {"weights": weights_digest(backbone)},
+        "data": {split: data.split(split).digest for split in (settings.train_split, settings.val_split)},
+    }
+    return timed, {name: json.dumps(value, sort_keys=True) for name, value in conditions.items()}
 
 
 def _with_latency(evaluator, genotype, **arguments: Any) -> dict[str, float]:

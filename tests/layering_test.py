@@ -23,14 +23,14 @@ _LEVELS = {
     "nas_seg.deeplab": 4,
     "nas_seg.dpc": 4,
     "nas_seg.model": 5,
-    "nas_seg.dpc_search": 6,
+    "nas_seg.dpc_search": 7,
     "nas_seg.features": 6,
     "nas_seg.pipeline": 6,
     "nas_seg.presets": 6,
     "nas_seg.plot": 6,
     "nas_seg.benchmark": 6,
-    "nas_seg": 7,
-    "tools": 8,
+    "nas_seg": 8,
+    "tools": 9,
 }
 _DATA = "nas_seg.datasets"
 _PAPERS = {"nas_seg.deeplab", "nas_seg.dpc"}

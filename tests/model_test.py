@@ -170,6 +170,12 @@ def test_weight_decay_falls_on_full_kernels_alone():
     assert len(convolutions) == 1 + 17 * 2 - 1 + 5 + 1 + 1
 
 
+def test_modules_are_reached_from_the_package_and_others_are_not():
+    code = "import nas_seg; nas_seg.metrics.ConfusionMatrix(3, 255); nas_seg.dpc.DPCSpace(); nas_seg.nothing"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "AttributeError: module 'nas_seg' has no attribute 'nothing'" in done.stderr
+
+
 def test_importing_the_package_does_not_import_tensorflow():
     code = "import nas_seg, nas_seg.dpc, sys; assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
