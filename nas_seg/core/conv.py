@@ -31,9 +31,21 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         training = bool(training) and self.update_statistics
-        if training and not self.synchronized and len(inputs.shape) == 4 and keras.backend.backend() == "tensorflow":
-            return self._fused(inputs)
-        return super().call(inputs, training=training, mask=mask)
+        if not training or len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        return self._synchronized(inputs) if self.synchronized else self._fused(inputs)
+
+    def _synchronized(self, inputs):
+        """Statistics over all replicas, which no fused kernel has; then Bessel's correction as there."""
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        count = ops.cast(ops.size(inputs) // inputs.shape[-1] * replicas, self.moving_variance.dtype)
+        before = self.moving_variance * self.momentum
+        outputs = super().call(inputs, training=True)
+        share_of_batch = self.moving_variance - before
+        self.moving_variance.assign_add(share_of_batch / ops.maximum(count - 1.0, 1.0))
+        return outputs
 
     def _fused(self, inputs):
         import tensorflow as tf

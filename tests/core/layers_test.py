@@ -64,18 +64,19 @@ def test_frozen_statistics_still_train_gamma_and_beta():
     np.testing.assert_allclose(norm.moving_variance, (1 + x.var((0, 1, 2), ddof=1)) / 2, rtol=1e-5)
 
 
-def test_fused_and_composed_batch_norm_give_the_same_outputs_and_gradients():
+def test_fused_and_synchronized_batch_norm_give_the_same_outputs_averages_and_gradients():
     x = tf.constant(np.random.default_rng(0).normal(3, 2, size=(2, 5, 4, 3)).astype(np.float32))
     results = []
     for synchronized in (False, True):  # Synchronised statistics are composed; on one device they are the same.
-        norm = BatchNorm(synchronized=synchronized)
+        norm = BatchNorm(0.9, synchronized=synchronized)
         norm.build(x.shape)
         norm.gamma.assign([1.0, 0.5, 2.0])
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs = norm(x, training=True)
             loss = tf.reduce_sum(outputs**3)
-        results.append([outputs, *tape.gradient(loss, [x, norm.gamma.value, norm.beta.value])])
+        averages = [norm.moving_mean.value, norm.moving_variance.value]
+        results.append([outputs, *averages, *tape.gradient(loss, [x, norm.gamma.value, norm.beta.value])])
     for fused, composed in zip(*results, strict=True):
         # Sums over 40 values of order 10 in another order.
         np.testing.assert_allclose(fused, composed, atol=1e-3, rtol=1e-4)
