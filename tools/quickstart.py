@@ -93,7 +93,7 @@ def main() -> None:
         code = subprocess.run([sys.executable, *command]).returncode
         if code:
             raise InputError(f"step {number} ({title}) ended with exit code {code}; the same command goes on from here")
-    report(out, time.monotonic() - start)
+    report(out, time.monotonic() - start, more_trials=search_command(plan, out, num_trials=40))
 
 
 def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | None]]:
@@ -121,9 +121,7 @@ def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | Non
          if not (records / "dataset.json").exists() else None),
         ("a small backbone, with a 1x1 head", train("backbone", plan.backbone_steps, 0.2, "--preset=mobilenet_v2_035")
          if not FLAGS.backbone_weights else None),
-        ("search: random cells on its cached features", tool(
-            "search_dpc", f"--run_dir={search}", data, seed, start,
-            f"--num_trials={plan.num_trials}", f"--proxy_steps={plan.proxy_steps}")),
+        ("search: random cells on its cached features", search_command(plan, out, plan.num_trials)),
         ("the best cell, trained with its backbone",
          train("found", plan.train_steps, 0.03, f"--genotype={search / 'genotype.json'}", *fine_tune)),
         ("ASPP, trained alike",
@@ -136,12 +134,25 @@ def make_steps(plan: Plan, out: pathlib.Path) -> list[tuple[str, list[str] | Non
     ]  # fmt: skip
 
 
+def search_command(plan: Plan, out: pathlib.Path, num_trials: int) -> list[str]:
+    """The search, until there are so many trials."""
+    numbers = (f"--num_trials={num_trials}", f"--proxy_steps={plan.proxy_steps}", f"--seed={FLAGS.seed}")
+    weights = FLAGS.backbone_weights or out / "backbone"
+    return tool(
+        "search_dpc",
+        f"--run_dir={out / 'search'}",
+        f"--dataset_dir={out / 'records'}",
+        f"--backbone_weights={weights}",
+        *numbers,
+    )
+
+
 def tool(name: str, *arguments: str) -> list[str]:
     """The command line of a tool, for Python."""
     return [os.path.join(TOOLS, f"{name}.py"), *arguments]
 
 
-def report(out: pathlib.Path, seconds: float) -> None:
+def report(out: pathlib.Path, seconds: float, more_trials: list[str]) -> None:
     """Prints the scores side by side, what was written, and what to do next."""
     from rich.console import Console
     from rich.table import Table
@@ -164,8 +175,8 @@ def report(out: pathlib.Path, seconds: float) -> None:
         print(f"  {path:<17}{what}")
     print("next:")
     print(f"  python tools/leaderboard.py --run_dir={out}/search")
-    print(f"  python tools/search_dpc.py --run_dir={out}/search --num_trials=40 ...   (the command above, more trials)")
-    print("  python tools/build_data.py --dataset=folder --source_dir=YOUR_PICTURES --output_dir=runs/mine")
+    print(f"  python tools/report.py --run_dir={out}/search --network_run={out}/found,{out}/aspp")
+    print(f"  {shlex.join(['python', *more_trials])}")
 
 
 def percent(share: float | None) -> str:
