@@ -174,7 +174,8 @@ def make_evaluator(settings: DPCSearch, data: DatasetDescriptor) -> tuple[Evalua
     size = settings.cache_size or features.grid_size(data.split(settings.train_split).max_size, stride)
     sections = {
         "proxy": config.to_json(proxy),
-        "backbone": config.to_json(backbone_config) | {"weights": weights},
+        "backbone": config.to_json(backbone_config)
+        | {"weights": os.path.abspath(weights) if weights and os.path.exists(weights) else weights},
         "data": {
             "dataset_dir": os.path.abspath(settings.dataset_dir),
             "train": settings.train_split,

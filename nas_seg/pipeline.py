@@ -53,6 +53,10 @@ def train(
         "dataset_dir": os.path.abspath(dataset_dir),
     }
     runs.check_run(run_dir, sections)
+    splits = [name for name in (train_config.train_split, train_config.val_split) if name]
+    for name in splits:
+        # Damaged shards must not leave a run folder behind either.
+        records.open_split(dataset_dir, name)
     keras.utils.set_random_seed(train_config.seed)
     with strategy.scope():
         model = model_lib.build(model_config)
@@ -60,7 +64,6 @@ def train(
     # Only now: weights that do not fit must not leave a run folder behind.
     if distribute.is_chief(strategy):
         runs.open_run(run_dir, sections | runs.circumstances())
-    splits = [name for name in (train_config.train_split, train_config.val_split) if name]
     try:
         with records.translate_data_errors(dataset_dir, *splits):
             return training.fit(

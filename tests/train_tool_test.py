@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -141,3 +142,13 @@ def test_a_wrong_flag_is_named_and_nothing_is_written(tool, arguments, message, 
     received = refuse(tool, *(argument.format(data=dataset_dir) for argument in arguments))
     assert message.format(data=dataset_dir) in received
     assert not (REPOSITORY / "out").exists()
+
+
+def test_damaged_records_are_named_before_a_run_folder_is_made(dataset_dir, tmp_path):
+    records = tmp_path / "records"
+    shutil.copytree(dataset_dir, records)
+    shard = next(records.glob("train-*"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    line = refuse("train", f"--dataset_dir={records}", f"--run_dir={tmp_path / 'run'}", "--preset=mobilenet_v2", *TRAIN)
+    assert str(shard) in line and "truncated" in line
+    assert not (tmp_path / "run").exists()
