@@ -5,7 +5,6 @@ LABEL = "label"
 IMAGE_NAME = "image_name"
 HEIGHT = "height"
 WIDTH = "width"
-LOGITS = "logits"
 REWARD = "reward"
 
 # Names of the tensors of an exported network, as DeepLab's export_model has them.

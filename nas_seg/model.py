@@ -62,12 +62,6 @@ def connect(config: ModelConfig, normalized):
     return _FAMILIES[type(config.network)].connect(config.network, config.num_classes, normalized)
 
 
-def build_head(config: ModelConfig, feature_shape: tuple[int, int, int]) -> keras.Model:
-    """The network behind the backbone alone: features [B, h, w, C] -> logits [B, h, w, num_classes]."""
-    features = keras.Input(feature_shape, name="features")
-    return keras.Model(features, _FAMILIES[type(config.network)].head(config.network, config.num_classes, features))
-
-
 def load(run_dir: str | os.PathLike, weights: str = "best") -> keras.Model:
     """The network of a run folder with its trained weights.
 

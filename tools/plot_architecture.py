@@ -28,18 +28,10 @@ def main() -> None:
     genotype = architecture.load_genotype(path)
     map_size, stride = architecture.feature_map(runs.read_config(FLAGS.run_dir) if FLAGS.run_dir else {})
     if FLAGS.map_size is not None:
-        map_size = _pair(FLAGS.map_size)
+        map_size = app.height_width("map_size", FLAGS.map_size)
     output = pathlib.Path(FLAGS.output or path.with_suffix(".svg"))
     config.write_bytes(output, architecture.draw(genotype, map_size, stride, FLAGS.title).encode())
     print(f"{genotype.summary()}\ndrawing: {output}")
-
-
-def _pair(values: list[str]) -> tuple[int, int]:
-    try:
-        height, width = (int(value) for value in values)
-    except ValueError:
-        raise InputError(f"--map_size: expected height,width, received {','.join(values)}") from None
-    return height, width
 
 
 if __name__ == "__main__":

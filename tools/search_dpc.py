@@ -65,18 +65,10 @@ def main() -> None:
         raise InputError("--run_dir and --dataset_dir: expected two folders")
     given = {field.name: FLAGS[field.name].value for field in dataclasses.fields(dpc_search.DPCSearch)}
     lists = {name: tuple(given[name]) for name in ("objectives", "baseline")}
-    settings = dpc_search.DPCSearch(**given | lists | {"cache_size": _cache_size(given["cache_size"])})
+    words = given["cache_size"]
+    size = None if words is None else app.height_width("cache_size", words)
+    settings = dpc_search.DPCSearch(**given | lists | {"cache_size": size})
     dpc_search.search(settings, [sys.executable, *sys.argv])
-
-
-def _cache_size(words: list[str] | None) -> tuple[int, int] | None:
-    if words is None:
-        return None
-    try:
-        height, width = (int(word) for word in words)
-    except ValueError:
-        raise InputError(f"--cache_size: expected height,width, received {','.join(words)}") from None
-    return height, width
 
 
 if __name__ == "__main__":

@@ -37,17 +37,13 @@ def main() -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise InputError(f"--output_dir: expected a folder, {output_dir} is a file")
     app.import_tensorflow()
-    from nas_seg import common, vis
+    from nas_seg import common, pipeline, vis
     from nas_seg import eval as evaluation
     from nas_seg import model as model_lib
     from nas_seg.datasets import data_generator, records
     from nas_seg.utils.progress import progress
 
-    num_classes = model_lib.read_config(FLAGS.run_dir).num_classes
-    if num_classes != descriptor.num_classes:
-        raise InputError(
-            f"{dataset_dir}: expected the network's {num_classes} classes, received {descriptor.num_classes}"
-        )
+    pipeline.check_classes(FLAGS.run_dir, dataset_dir)
     predict = evaluation.predictor(model_lib.load(FLAGS.run_dir, FLAGS.weights))
     count = min(FLAGS.num_images or split.num_images, split.num_images)
     with records.translate_data_errors(dataset_dir, FLAGS.vis_split), progress("draw", count) as bar:

@@ -58,12 +58,6 @@ def head(config: DPCConfig, num_classes: int, features):
     return logits_layer(num_classes)(cell(features))
 
 
-def build_network(config: DPCConfig, num_classes: int) -> keras.Model:
-    """Images normalised to [-1, 1], [B, H, W, 3] -> logits at the backbone's output stride."""
-    images = keras.Input((None, None, 3), name="images")
-    return keras.Model(images, connect(config, num_classes, images))
-
-
 def connect(config: DPCConfig, num_classes: int, images):
     """Normalised images [B, H, W, 3] -> logits at the backbone's output stride, as tensors of one graph."""
     return head(config, num_classes, build_backbone(config.backbone)(images))

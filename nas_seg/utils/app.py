@@ -43,6 +43,15 @@ def import_tensorflow() -> None:
         os.close(null)
 
 
+def height_width(flag: str, words: Sequence[str]) -> tuple[int, int]:
+    """The two integers of a list flag such as --cache_size=353,481."""
+    try:
+        height, width = (int(word) for word in words)
+    except ValueError:
+        raise InputError(f"--{flag}: expected height,width, received {','.join(words)}") from None
+    return height, width
+
+
 def _call(main: Callable[[], None]) -> None:
     try:
         main()
