@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -36,6 +35,9 @@ from nas_seg.search.table import show_study
 from nas_seg.utils import app, config, runs
 from nas_seg.utils.errors import InputError, unknown
 from nas_seg.utils.progress import progress
+
+if TYPE_CHECKING:
+    from nas_seg.dpc_task import ProxyTask
 
 LATENCY = "latency"
 OBJECTIVES = (REWARD, "params", "madds", LATENCY)
@@ -69,6 +71,8 @@ class DPCSearch:
     cache_views: int = 1
     proxy_batch_size: int = 8
     proxy_learning_rate: float = 0.3
+    proxy_crop_size: tuple[int, int] | None = None
+    proxy_dtype_policy: str = "float32"
     filters: int = 256
     num_branches: int = 5
     sampler: str = "random"
@@ -150,56 +154,52 @@ def check(settings: DPCSearch, space: DPCSpace) -> None:
         records.read_record(settings.import_study, space, settings.objectives)
 
 
+def make_task(settings: DPCSearch, data: DatasetDescriptor) -> ProxyTask:
+    """The proxy task that the settings ask for; paths in it are absolute."""
+    from nas_seg import features
+    from nas_seg.dpc.proxy import ProxyConfig
+    from nas_seg.dpc_task import ProxyTask
+
+    weights = settings.backbone_weights
+    fields = {"name": settings.backbone} | {
+        name: getattr(settings, name) for name in ("output_stride", "depth_multiplier", "divisible_by")
+    }
+    backbone = features.backbone_config(weights, **fields)
+    return ProxyTask(
+        dataset_dir=os.path.abspath(settings.dataset_dir),
+        train_split=settings.train_split,
+        val_split=settings.val_split,
+        backbone=backbone,
+        backbone_weights=os.path.abspath(weights) if weights and os.path.exists(weights) else weights,
+        size=settings.cache_size
+        or features.grid_size(data.split(settings.train_split).max_size, backbone.output_stride),
+        views=settings.cache_views,
+        seed=settings.seed,
+        proxy=ProxyConfig(
+            steps=settings.proxy_steps,
+            batch_size=settings.proxy_batch_size,
+            base_learning_rate=settings.proxy_learning_rate,
+            filters=settings.filters,
+            crop_size=settings.proxy_crop_size,
+            dtype_policy=settings.proxy_dtype_policy,
+        ),
+    )
+
+
 def make_evaluator(settings: DPCSearch, data: DatasetDescriptor) -> tuple[Evaluator, dict[str, str]]:
     """(evaluator, what its scores depend on); writes the run's config.json first, then its caches.
 
     Raises:
         InputError: where the folder is one of another run, or a cache of other features.
     """
-    from nas_seg import features
-    from nas_seg.core.backbones import weights_digest
-    from nas_seg.dpc.cell import check_output_stride
-    from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator
+    from nas_seg.dpc_task import SECTION
 
-    weights, seed, run_dir = settings.backbone_weights, settings.seed, pathlib.Path(settings.run_dir)
-    fields = {"name": settings.backbone} | {
-        name: getattr(settings, name) for name in ("output_stride", "depth_multiplier", "divisible_by")
-    }
-    backbone_config = features.backbone_config(weights, **fields)
-    stride = backbone_config.output_stride
-    check_output_stride(stride)
-    proxy = ProxyConfig(
-        settings.proxy_steps, settings.proxy_batch_size, settings.proxy_learning_rate, filters=settings.filters
-    )
-    size = settings.cache_size or features.grid_size(data.split(settings.train_split).max_size, stride)
-    sections = {
-        "proxy": config.to_json(proxy),
-        "backbone": config.to_json(backbone_config)
-        | {"weights": os.path.abspath(weights) if weights and os.path.exists(weights) else weights},
-        "data": {
-            "dataset_dir": os.path.abspath(settings.dataset_dir),
-            "train": settings.train_split,
-            "val": settings.val_split,
-        },
-        "cache": {"size": list(size), "views": settings.cache_views},
-        "seed": seed,
-    }
-    backbone = features.load_backbone(backbone_config, weights, seed)
-    runs.open_run(run_dir, sections | _proposals(run_dir, settings) | runs.circumstances())
-    caches = [
-        features.cache_features(
-            run_dir / "cache" / split, settings.dataset_dir, split, backbone, backbone_config, size, views, seed
-        )
-        for split, views in ((settings.train_split, settings.cache_views), (settings.val_split, 1))
-    ]
-    evaluator = ProxyEvaluator(*caches, data.num_classes, data.ignore_label, stride, proxy, data.class_names)
+    task, run_dir = make_task(settings, data), pathlib.Path(settings.run_dir)
+    backbone = task.load_backbone()  # Weights that do not fit must not leave a run folder behind.
+    runs.open_run(run_dir, {SECTION: config.to_json(task)} | _proposals(run_dir, settings) | runs.circumstances())
+    evaluator, conditions = task.open(run_dir, backbone)
     timed = functools.partial(_with_latency, evaluator) if LATENCY in settings.objectives else evaluator
-    # What the scores depend on, by content: neither file names nor folders, so that a study can be moved.
-    conditions = {name: sections[name] for name in ("proxy", "cache", "seed")} | {
-        "backbone": config.to_json(backbone_config) | {"weights": weights_digest(backbone)},
-        "data": {split: data.split(split).digest for split in (settings.train_split, settings.val_split)},
-    }
-    return timed, {name: json.dumps(value, sort_keys=True) for name, value in conditions.items()}
+    return timed, conditions
 
 
 def _with_latency(evaluator, genotype, **arguments: Any) -> dict[str, float]:

@@ -85,7 +85,7 @@ def test_search_writes_a_study_a_cache_and_the_best_cell(searched):
     assert len(rows) == 2
     assert DPCGenotype.load(searched / "genotype.json") == rows[0].genotype
     config = json.loads((searched / "config.json").read_text())
-    assert config["format_version"] == 1 and config["proxy"]["steps"] == 2
+    assert config["format_version"] == 1 and config["task"]["proxy"]["steps"] == 2
     assert {path.name for path in (searched / "cache").iterdir() if not path.name.startswith(".")} == {"train", "val"}
     # 1x1: 112 channels of the small backbone to 4. ASPP: two of these and three depthwise 3x3 with theirs.
     assert {b.name: b.params for b in baselines(opened)} == {"conv1x1": 448, "aspp": 2 * 448 + 3 * (112 * 9 + 448)}
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_is_computed(search
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"proxy_steps": 3}, "proxy.steps: this run has 2, received 3"),
+        ({"proxy_steps": 3}, "task.proxy.steps: this run has 2, received 3"),
         ({"seed": 1}, "seed: this run has 0, received 1"),
         ({"backbone": "mobilenet"}, "unknown backbone 'mobilenet'"),
         ({"output_stride": 32}, "output_stride: .*8 or 16"),

@@ -38,6 +38,10 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("proxy_batch_size", 8, "Pictures a step of a trial.", lower_bound=1)
 flags.DEFINE_float("proxy_learning_rate", 0.3, "Learning rate at the start of a trial; polynomial decay.")
+flags.DEFINE_list(
+    "proxy_crop_size", None, "height,width of the window of a picture that a step trains on, k*OS+1 (default: all)."
+)
+flags.DEFINE_string("proxy_dtype_policy", "float32", "Numbers a trial computes in: float32 or mixed_bfloat16.")
 flags.DEFINE_integer("filters", 256, "Channels of every branch and of the projection.", lower_bound=1)
 flags.DEFINE_integer("num_branches", 5, "Branches of a cell.", lower_bound=1)
 flags.DEFINE_string("sampler", "random", f"What proposes cells: {', '.join(sorted(samplers.SAMPLERS))}.")
@@ -65,9 +69,11 @@ def main() -> None:
         raise InputError("--run_dir and --dataset_dir: expected two folders")
     given = {field.name: FLAGS[field.name].value for field in dataclasses.fields(dpc_search.DPCSearch)}
     lists = {name: tuple(given[name]) for name in ("objectives", "baseline")}
-    words = given["cache_size"]
-    size = None if words is None else app.height_width("cache_size", words)
-    settings = dpc_search.DPCSearch(**given | lists | {"cache_size": size})
+    sizes = {
+        name: None if given[name] is None else app.height_width(name, given[name])
+        for name in ("cache_size", "proxy_crop_size")
+    }
+    settings = dpc_search.DPCSearch(**given | lists | sizes)
     dpc_search.search(settings, [sys.executable, *sys.argv])
 
 

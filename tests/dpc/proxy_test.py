@@ -1,9 +1,13 @@
 """The proxy: learns, repeats itself under a seed, survives nothing silently."""
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 
 from nas_seg.core.feature_cache import FeatureCache
+from nas_seg.dpc import proxy
 from nas_seg.dpc.genotype import DPCGenotype, count
 from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator
 from nas_seg.search.evaluator import TrialFailed
@@ -23,8 +27,16 @@ def _cache(seed: int, count: int = 12) -> FeatureCache:
     return FeatureCache(features.astype(np.float16), labels.astype(np.uint8))
 
 
-def _evaluator(config=_CONFIG, **changes) -> ProxyEvaluator:
-    return ProxyEvaluator(_cache(0), _cache(1), 2, 255, config=config, **changes)
+def _corner_aligned(seed: int) -> FeatureCache:
+    """The same at stride 8 with labels of 8 k + 1 pixels, whose every eighth lies on a position of the map."""
+    cache = _cache(seed)
+    labels = cache.labels.repeat(2, 1).repeat(2, 2)
+    return FeatureCache(cache.features, labels[:, 4:37, 4:53].copy())
+
+
+def _evaluator(config=_CONFIG, cache=_cache, **changes) -> ProxyEvaluator:
+    stride = {"output_stride": 8} if cache is _corner_aligned else {}
+    return ProxyEvaluator(cache(0), cache(1), 2, 255, config=config, **stride | changes)
 
 
 def test_trial_learns_what_the_features_tell():
@@ -74,3 +86,52 @@ def test_batch_larger_than_the_cache_is_refused():
 def test_impossible_configuration_is_refused_by_field(field):
     with pytest.raises(InputError, match=field):
         ProxyConfig(**{field: 0})
+
+
+def test_crop_of_the_whole_map_is_no_crop():
+    whole, cropped = (
+        _evaluator(dataclasses.replace(_CONFIG, crop_size=crop, steps=5), cache=_corner_aligned)
+        for crop in (None, (33, 49))
+    )
+    for name in ("reward", "loss"):
+        assert whole(_CELL, seed=1)[name] == cropped(_CELL, seed=1)[name]
+
+
+def test_crops_cut_features_and_labels_at_the_same_place():
+    cache = _corner_aligned(0)
+    # Features that say where they are: the label of a position is 10 * row + column.
+    rows, columns = np.mgrid[:5, :7]
+    cache.features[..., 0], cache.features[..., 1] = rows, columns
+    cache.labels[:, ::8, ::8] = 10 * rows + columns
+    config = ProxyConfig(steps=6, batch_size=4, label_stride=8, crop_size=(17, 25))
+    seen = set()
+    for features, labels in proxy._batches(cache, config, proxy._window(config, 8), seed=0):
+        assert features.shape == (4, 3, 4, 6) and labels.shape == (4, 3, 4)
+        np.testing.assert_array_equal(10 * features[..., 0] + features[..., 1], labels)
+        seen |= {int(label) for label in labels[:, 0, 0]}
+    # 24 windows out of 3 x 4 places; seeing 3 places or fewer has a chance below 1e-10.
+    assert len(seen) > 3
+
+
+@pytest.mark.parametrize("crop", [(18, 25), (41, 25), (1, 25)])
+def test_crop_beside_the_positions_of_the_map_is_refused(crop):
+    with pytest.raises(InputError, match=r"crop_size: expected k \* 8 \+ 1"):
+        _evaluator(dataclasses.replace(_CONFIG, crop_size=crop), cache=_corner_aligned)
+
+
+def test_bfloat16_trial_computes_in_bfloat16_keeps_float32_weights_and_logits_and_learns_as_well():
+    config = dataclasses.replace(_CONFIG, dtype_policy="mixed_bfloat16")
+    evaluator = _evaluator(config)
+    model, _ = evaluator.fit(evaluator.head(_CELL), seed=0)
+    assert model.get_layer("dense_prediction_cell").compute_dtype == "bfloat16"
+    assert {w.dtype for w in model.trainable_weights} == {"float32"} and model.outputs[0].dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+    # Eight bits of mantissa move the score of this easy task by less than a twentieth.
+    assert evaluator.measure(model, evaluator.val)["reward"] == pytest.approx(
+        _evaluator()(_CELL, seed=0)["reward"], abs=0.05
+    )
+
+
+def test_unknown_dtype_policy_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="mixed_bfloat16"):
+        ProxyConfig(dtype_policy="bfloat16")

@@ -1,0 +1,1 @@
+"""Timings of what the library does, each beside a matrix product of the same machine in the same run."""

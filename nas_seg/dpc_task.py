@@ -1,0 +1,86 @@
+"""The proxy task of a search on a data set: what its scores depend on, its feature caches, its evaluator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import keras
+
+from nas_seg import features
+from nas_seg.core.backbones import BackboneConfig, weights_digest
+from nas_seg.core.feature_cache import FeatureCache
+from nas_seg.datasets.descriptors import read_descriptor
+from nas_seg.dpc.cell import check_output_stride
+from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator, check_crop
+from nas_seg.utils import config, runs
+
+SECTION = "task"  # of a run's config.json
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxyTask:
+    """All that the score of a cell depends on.
+
+    Attributes:
+        dataset_dir: folder with dataset.json.
+        train_split, val_split: to train a cell on, and to score it on.
+        backbone: frozen.
+        backbone_weights: what `nas_seg.model.load_backbone_weights` takes.
+        size: (height, width) in pixels that every picture is brought to.
+        views: cached views of a training picture.
+        seed: of what the backbone lacks, the views, and a trial.
+        proxy: how a trial trains.
+    """
+
+    dataset_dir: str
+    train_split: str
+    val_split: str
+    backbone: BackboneConfig
+    backbone_weights: str | None
+    size: tuple[int, int]
+    views: int
+    seed: int
+    proxy: ProxyConfig
+
+    def __post_init__(self):
+        check_output_stride(self.backbone.output_stride)
+        check_crop(self.proxy.crop_size, self.size, self.backbone.output_stride)
+
+    def load_backbone(self) -> keras.Model:
+        """The backbone with its weights."""
+        return features.load_backbone(self.backbone, self.backbone_weights, self.seed)
+
+    def open(self, run_dir: str | os.PathLike, backbone: keras.Model) -> tuple[ProxyEvaluator, dict[str, str]]:
+        """(evaluator, conditions) over the caches of a run folder, which are computed where they are missing.
+
+        The conditions are what the scores depend on by content, neither file names nor folders, so that a study
+        can be moved.
+
+        Raises:
+            InputError: where the folder holds caches of other features, or crop and map do not fit.
+        """
+        caches = [self.cache(run_dir, backbone, split) for split in (self.train_split, self.val_split)]
+        data = read_descriptor(self.dataset_dir)
+        facts = (data.num_classes, data.ignore_label, self.backbone.output_stride, self.proxy, data.class_names)
+        conditions = {name: config.to_json(getattr(self, name)) for name in ("proxy", "size", "views", "seed")} | {
+            "backbone": config.to_json(self.backbone) | {"weights": weights_digest(backbone)},
+            "data": {split: data.split(split).digest for split in (self.train_split, self.val_split)},
+        }
+        written = {name: json.dumps(value, sort_keys=True) for name, value in conditions.items()}
+        return ProxyEvaluator(*caches, *facts), written
+
+    def cache(self, run_dir: str | os.PathLike, backbone: keras.Model, split: str) -> FeatureCache:
+        """The features of a split; those of a split that is not trained on are of whole pictures."""
+        views = self.views if split == self.train_split else 1
+        folder = pathlib.Path(run_dir, "cache", split)
+        return features.cache_features(
+            folder, self.dataset_dir, split, backbone, self.backbone, self.size, views, self.seed
+        )
+
+
+def read_task(run_dir: str | os.PathLike) -> ProxyTask:
+    """The proxy task of a search's run folder."""
+    return runs.read_section(run_dir, SECTION, ProxyTask)

@@ -1,0 +1,56 @@
+"""Trains cells in the proxy task of a search under several seeds, and compares them on any splits, paired by seed.
+
+python tools/compare_cells.py --run_dir=runs/search --cells=runs/search/genotype.json,top1,aspp --splits=val,test
+
+The same command goes on where it stopped; more cells or seeds may be added.
+"""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from nas_seg import dpc_compare
+from nas_seg.dpc.baselines import BASELINES
+from nas_seg.utils import app
+from nas_seg.utils.errors import InputError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("run_dir", None, "Run folder of a search with tools/search_dpc.py: its proxy task and caches.")
+flags.DEFINE_list("cells", [], f"Genotype files, and any of {', '.join(BASELINES)}.")
+flags.DEFINE_string("reference", "aspp", "The cell that the others are measured against.")
+flags.DEFINE_integer("num_seeds", 5, "Each cell is trained with the seeds 0, 1, ... of so many.", lower_bound=1)
+flags.DEFINE_list("splits", ["val"], "Splits to score on.")
+flags.DEFINE_string("output_dir", None, "Folder of the comparison (default: RUN/compare).")
+flags.DEFINE_integer("proxy_steps", None, "Optimisation steps (default: the search's).", lower_bound=1)
+flags.DEFINE_float("proxy_learning_rate", None, "Learning rate at the start (default: the search's).")
+flags.DEFINE_integer("filters", None, "Channels of every branch (default: the search's).", lower_bound=1)
+flags.DEFINE_string("proxy_dtype_policy", None, "float32 or mixed_bfloat16 (default: the search's).")
+
+_OVERRIDES = {
+    "steps": "proxy_steps",
+    "base_learning_rate": "proxy_learning_rate",
+    "filters": "filters",
+    "dtype_policy": "proxy_dtype_policy",
+}
+
+
+def main() -> None:
+    if not FLAGS.run_dir:
+        raise InputError("--run_dir: expected the run folder of a search")
+    comparison = dpc_compare.Comparison(
+        run_dir=FLAGS.run_dir,
+        output_dir=FLAGS.output_dir or os.path.join(FLAGS.run_dir, "compare"),
+        cells=dpc_compare.read_cells(FLAGS.cells),
+        reference=FLAGS.reference,
+        num_seeds=FLAGS.num_seeds,
+        splits=tuple(FLAGS.splits),
+        overrides={field: FLAGS[flag].value for field, flag in _OVERRIDES.items()},
+    )
+    app.import_tensorflow()
+    dpc_compare.show(dpc_compare.compare(comparison))
+
+
+if __name__ == "__main__":
+    app.run(main)
