@@ -16,6 +16,7 @@ _LEVELS = {
     "nas_seg.metrics": 2,
     "nas_seg.optimizers": 2,
     "nas_seg.train_config": 1,
+    "nas_seg.train_flags": 2,
     "nas_seg.train": 3,
     "nas_seg.eval": 3,
     "nas_seg.vis": 3,
@@ -23,14 +24,18 @@ _LEVELS = {
     "nas_seg.deeplab": 4,
     "nas_seg.dpc": 4,
     "nas_seg.model": 5,
-    "nas_seg.dpc_search": 7,
+    "nas_seg.spaces": 5,
+    "nas_seg.dpc_compare": 8,
+    "nas_seg.dpc_search": 8,
+    "nas_seg.dpc_task": 7,
+    "nas_seg.rerank": 8,
     "nas_seg.features": 6,
     "nas_seg.pipeline": 6,
     "nas_seg.presets": 6,
     "nas_seg.plot": 6,
-    "nas_seg.benchmark": 6,
-    "nas_seg": 8,
-    "tools": 9,
+    "nas_seg.benchmark": 9,
+    "nas_seg": 10,
+    "tools": 11,
 }
 _DATA = "nas_seg.datasets"
 _PAPERS = {"nas_seg.deeplab", "nas_seg.dpc"}
@@ -98,5 +103,6 @@ def test_searching_needs_no_tensorflow():
 
 def test_only_the_tools_define_flags():
     for module, path in _files().items():
-        if not module.startswith("tools"):
+        # train_flags defines them for the tools that train, when such a tool calls it.
+        if not module.startswith("tools") and module != "nas_seg.train_flags":
             assert "flags.DEFINE" not in path.read_text(), module

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import pathlib
 
 from absl import flags
 
 from nas_seg.search import records, study
-from nas_seg.search.space import SearchSpace
 from nas_seg.search.table import show_study
+from nas_seg.spaces import read_space
 from nas_seg.utils import app, config
-from nas_seg.utils.errors import InputError, unknown
+from nas_seg.utils.errors import InputError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Run folder of the search; its study is sqlite:///RUN/study.db.")
@@ -21,9 +20,6 @@ flags.DEFINE_integer("top_k", 10, "How many rows to show.", lower_bound=1)
 flags.DEFINE_string("export", None, "Write the whole study to this JSON file.")
 flags.DEFINE_string("save_genotype", None, "Write the genotype of --rank to this JSON file.")
 flags.DEFINE_integer("rank", 1, "Which row --save_genotype takes.", lower_bound=1)
-
-# The kind of a space, which its study tells, and the class that has it.
-SPACES = {"dpc": "nas_seg.dpc.space:DPCSpace"}
 
 
 def main() -> None:
@@ -44,14 +40,6 @@ def main() -> None:
     if FLAGS.export:
         records.export_study(found, FLAGS.export)
         print(f"study: {FLAGS.export}")
-
-
-def read_space(data: dict) -> SearchSpace:
-    """The space that a study was made for."""
-    if data["kind"] not in SPACES:
-        raise unknown("kind of space", data["kind"], SPACES)
-    module, name = SPACES[data["kind"]].split(":")
-    return config.from_json(getattr(importlib.import_module(module), name), data, "space of the study")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Writes report.html of a search: one file with its curve, leaderboard, Pareto plot, best cells and classes.
+"""Writes report.html of a search: one file with its curve, leaderboard, Pareto plots, best cells and classes.
 
 python tools/report.py --run_dir=runs/search --network_run=runs/found,runs/top1 --split=test
 
-A trained network's scores come from tools/eval.py and its pictures from tools/vis.py.
+A trained network's scores come from tools/eval.py, its pictures from tools/vis.py, the second stage of the search
+from tools/rerank.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Run folder of the search.")
 flags.DEFINE_string("output", None, "The file to write (default: RUN/report.html).")
 flags.DEFINE_list("network_run", [], "Run folders of trained networks, whose classes and pictures are shown too.")
+flags.DEFINE_string("rerank_dir", None, "Folder of the second stage (default: RUN/rerank, where there is one).")
 flags.DEFINE_string("split", "test", "Split of the networks' scores and pictures.")
 flags.DEFINE_list("compare", [], "Run folders of other searches to draw into the same charts.")
 flags.DEFINE_string("storage", None, "Database URL of the study (default: sqlite:///RUN/study.db).")
@@ -34,6 +36,7 @@ def main() -> None:
         study_name=FLAGS.study_name,
         compare=FLAGS.compare,
         network_runs=FLAGS.network_run,
+        rerank_dir=FLAGS.rerank_dir,
         split=FLAGS.split,
         top_k=FLAGS.top_k,
     )

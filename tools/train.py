@@ -8,12 +8,9 @@ The same command goes on where a stopped training was; eval.py, vis.py and expor
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-
 from absl import flags
 
-from nas_seg.train_config import TrainConfig
+from nas_seg import train_flags
 from nas_seg.utils import app, runs
 from nas_seg.utils.errors import InputError
 
@@ -27,31 +24,14 @@ flags.DEFINE_multi_integer("atrous_rates", None, "Of ASPP (default: the network'
 flags.DEFINE_float("depth_multiplier", None, "Of the backbone's channels (default: the network's own).")
 flags.DEFINE_integer("divisible_by", None, "The backbone's channels are multiples of it (default: the network's own).")
 flags.DEFINE_string("strategy", "auto", "Devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu.")
+train_flags.define()
 
 _NETWORK = ("genotype", "preset", "output_stride", "atrous_rates", "depth_multiplier", "divisible_by")
-_DEFINE = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-    str | None: flags.DEFINE_string,
-    float | None: flags.DEFINE_float,
-    tuple[int, int]: flags.DEFINE_list,
-    tuple[float, ...]: flags.DEFINE_multi_float,
-}
-for _field in dataclasses.fields(TrainConfig):
-    _kind = typing.get_type_hints(TrainConfig)[_field.name]
-    _default = [str(item) for item in _field.default] if _kind == tuple[int, int] else _field.default
-    _DEFINE[_kind](
-        _field.name,
-        _default or None if isinstance(_default, tuple) else _default,
-        _field.metadata["help"].capitalize() + ".",
-    )
 
 
 def main() -> None:
     """Flags -> configuration -> fit."""
-    train_config = _train_config()
+    train_config = train_flags.read()
     for name in ("dataset_dir", "run_dir"):
         if not FLAGS[name].value:
             raise InputError(f"--{name}: expected a folder")
@@ -75,20 +55,6 @@ def main() -> None:
     except Diverged as error:
         hint = "a lower rate or a longer --slow_start_step may help"
         raise InputError(f"--base_learning_rate: {error}; {hint}") from None
-
-
-def _train_config() -> TrainConfig:
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(TrainConfig)}
-    try:
-        height, width = (int(size) for size in values["train_crop_size"])
-    except ValueError:
-        received = ",".join(values["train_crop_size"])
-        raise InputError(f"--train_crop_size: expected height,width, received {received!r}") from None
-    values |= {"train_crop_size": (height, width), "label_weights": tuple(values["label_weights"] or ())}
-    try:
-        return TrainConfig(**values)
-    except InputError as error:
-        raise InputError(f"--{error}") from None
 
 
 def _model_config(num_classes: int):

@@ -1,4 +1,4 @@
-"""Which drawing, genotype class and space belong to a kind of architecture: one row a family."""
+"""Which drawing and genotype class belong to a kind of architecture: one row a family."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nas_seg.dpc.genotype import DPCGenotype
-from nas_seg.dpc.space import DPCSpace
 from nas_seg.plot.cell_diagram import MAP_SIZE, dpc_svg
-from nas_seg.search.space import SearchSpace
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
+
+_TASK = "task"  # section of a search's config.json
 
 
 class Family(NamedTuple):
@@ -19,16 +19,14 @@ class Family(NamedTuple):
 
     Attributes:
         load: path -> genotype.
-        space: class of its search space.
         draw: (genotype, map_size, output_stride, title) -> SVG text.
     """
 
     load: Callable[[Any], Any]
-    space: type[SearchSpace]
     draw: Callable[..., str]
 
 
-FAMILIES = {DPCGenotype.KIND: Family(DPCGenotype.load, DPCSpace, dpc_svg)}
+FAMILIES = {DPCGenotype.KIND: Family(DPCGenotype.load, dpc_svg)}
 
 
 def load_genotype(path: str | os.PathLike) -> Any:
@@ -36,12 +34,6 @@ def load_genotype(path: str | os.PathLike) -> Any:
     data = config.read_json(path)
     kind = data.get("kind") if isinstance(data, dict) else DPCGenotype.KIND
     return _family(kind, f"{path}: ").load(path)
-
-
-def load_space(data: Any, where: str = "space of the study") -> SearchSpace:
-    """The space that a study was made for, from its JSON form."""
-    kind = data.get("kind") if isinstance(data, dict) else None
-    return config.from_json(_family(kind, f"{where}: ").space, data, where)
 
 
 def draw(genotype: Any, map_size: tuple[int, int] = MAP_SIZE, output_stride: int = 16, title: str = "") -> str:
@@ -52,18 +44,17 @@ def draw(genotype: Any, map_size: tuple[int, int] = MAP_SIZE, output_stride: int
 def feature_map(sections: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
     """((height, width) of the feature map, output stride) of a search, from the sections of its config.json.
 
-    A search that says nothing of its cache has the map of a 513 x 513 crop at output stride 16.
+    A search that says nothing of its task has the map of a 513 x 513 crop at output stride 16.
     """
-    cache, backbone = sections.get("cache"), sections.get("backbone")
-    if cache is None or backbone is None:
+    if _TASK not in sections:
         return MAP_SIZE, 16
     try:
-        stride = config.from_json(int, backbone["output_stride"], "backbone.output_stride")
-        size = config.from_json(tuple[int, int], cache["size"], "cache.size")
+        stride = config.from_json(int, sections[_TASK]["backbone"]["output_stride"], "task.backbone.output_stride")
+        size = config.from_json(tuple[int, int], sections[_TASK]["size"], "task.size")
     except (KeyError, TypeError):
-        raise InputError("config.json: expected backbone.output_stride and cache.size (height, width)") from None
+        raise InputError("config.json: expected task.backbone.output_stride and task.size (height, width)") from None
     if stride < 1 or min(size) < 1:
-        raise InputError(f"config.json: expected sizes above 0, received output_stride {stride}, cache.size {size}")
+        raise InputError(f"config.json: expected sizes above 0, received output_stride {stride}, size {size}")
     # Strided layers with padding leave the rounded-up share: k * stride + 1 pixels are k + 1 positions.
     return tuple(-(-side // stride) for side in size), stride
 

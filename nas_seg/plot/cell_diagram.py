@@ -11,7 +11,8 @@ import textwrap
 from typing import Any, NamedTuple
 
 from nas_seg.dpc.genotype import CONV, FEATURES, PYRAMID_POOLING, Branch, DPCGenotype
-from nas_seg.plot.markup import FAINT_INK, INK, Markup, element, fit, svg, text, text_width
+from nas_seg.plot.colors import BAR_BOX, CONCAT_LINE, CONV_BOX, FAINT_INK, INK, PAPER, POINTWISE_BOX, POOLING_BOX
+from nas_seg.plot.markup import Markup, element, fit, svg, text, text_width
 from nas_seg.utils.dimension import pooling_window
 from nas_seg.utils.errors import InputError
 
@@ -22,22 +23,12 @@ _REFERENCE_STRIDE = 16
 _MARGIN, _GAP, _GUTTER = 16.0, 18.0, 34.0  # around everything; between columns; between rows
 _BAR = 34.0
 _PICTURE = (132.0, 88.0)  # the largest width and height of a map
-_PICTURE_TOP = 44.0
+_PICTURE_TOP = 58.0
 _CARD_HEIGHT = _PICTURE_TOP + _PICTURE[1] + 24.0
 _SMALLEST_CARD = 152.0
 _LABEL, _SMALL = 12.5, 10.5  # font sizes
 _SMALLEST_DOT, _LARGEST_DOT = 0.9, 3.0  # radii
-_CONCAT_LINE = "#7b828c"
-
-
-class _Look(NamedTuple):
-    fill: str
-    line: str
-
-
-_BARS = _Look("#eceff3", "#3f4853")
-_POINTWISE = _Look("#f4f4f2", "#6a6a63")
-_LOOKS = {CONV: _Look("#e9f1fb", "#1f4f8f"), PYRAMID_POOLING: _Look("#fdf1e1", "#8a4b00")}
+_BOXES = {CONV: CONV_BOX, PYRAMID_POOLING: POOLING_BOX}
 
 
 class _Place(NamedTuple):
@@ -67,7 +58,8 @@ def dpc_svg(
     if output_stride not in (8, _REFERENCE_STRIDE):
         raise InputError(f"output_stride: a dense prediction cell expects 8 or 16, received {output_stride}")
     rate_scale, branches, places = _REFERENCE_STRIDE // output_stride, genotype.branches, _places(genotype)
-    card = max([_SMALLEST_CARD, *(text_width(branch_label(b), _LABEL, bold=True) + 16 for b in branches)])
+    lines = [line for branch in branches for line in _label_lines(branch)]
+    card = max([_SMALLEST_CARD, *(text_width(line, _LABEL, bold=True) + 16 for line in lines)])
     width = max(len(branches) * (card + _GAP) - _GAP, 320.0) + 2 * _MARGIN
     left = (width - len(branches) * (card + _GAP) + _GAP) / 2
     top = _MARGIN + (28.0 if title else 0.0)
@@ -97,6 +89,11 @@ def branch_label(branch: Branch) -> str:
     if branch.is_pointwise:
         return "1x1"
     return "{}x{} sep, rate {}x{}".format(*branch.kernel, *branch.rate)
+
+
+def _label_lines(branch: Branch) -> list[str]:
+    """The label of a branch as it stands in its card: what it is, and below it the rate."""
+    return branch_label(branch).split(", ")
 
 
 def taps(branch: Branch, map_size: tuple[int, int], rate_scale: int = 1) -> list[tuple[int, int]]:
@@ -129,22 +126,27 @@ def _places(genotype: DPCGenotype) -> list[_Place]:
 
 def _card(number: int, branch: Branch, corner, width: float, map_size, rate_scale: int) -> Markup:
     x, y = corner
-    look = _POINTWISE if branch.is_pointwise else _LOOKS[branch.op]
-    frame = element("rect", x=x, y=y, width=width, height=_CARD_HEIGHT, rx=6, fill=look.fill, stroke=look.line)
+    fill, line = POINTWISE_BOX if branch.is_pointwise else _BOXES[branch.op]
+    frame = element("rect", x=x, y=y, width=width, height=_CARD_HEIGHT, rx=6, fill=fill, stroke=line)
     scale = min(_PICTURE[0] / map_size[1], _PICTURE[1] / map_size[0])
     picture_x = x + (width - map_size[1] * scale) / 2
     picture_y = y + _PICTURE_TOP + (_PICTURE[1] - map_size[0] * scale) / 2
     draw = _window if branch.op == PYRAMID_POOLING else _dots
-    caption, marks = draw(branch, picture_x, picture_y, scale, map_size, rate_scale, look.line)
+    caption, marks = draw(branch, picture_x, picture_y, scale, map_size, rate_scale, line)
     outline = element(
         "rect", x=picture_x, y=picture_y, width=map_size[1] * scale, height=map_size[0] * scale,
-        fill="#ffffff", stroke=look.line, stroke_width=0.8, class_="map",
+        fill=PAPER, stroke=line, stroke_width=0.8, class_="map",
     )  # fmt: skip
     middle = {"text_anchor": "middle"}
-    label = text(x + width / 2, y + 34, branch_label(branch), _LABEL, font_weight="bold", class_="op", **middle)
+    lines = _label_lines(branch)
+    top = y + (34 if len(lines) > 1 else 41)
+    label = [
+        text(x + width / 2, top + 15 * i, line, _LABEL, font_weight="bold", class_="op", **middle)
+        for i, line in enumerate(lines)
+    ]
     name = text(x + 9, y + 16, f"branch {number}", _SMALL, fill=FAINT_INK)
     below = text(x + width / 2, y + _CARD_HEIGHT - 9, caption, _SMALL, fill=FAINT_INK, **middle)
-    return element("g", frame, name, label, outline, *marks, below)
+    return element("g", frame, name, *label, outline, *marks, below)
 
 
 def _dots(branch: Branch, x, y, scale, map_size, rate_scale, color) -> tuple[str, list[Markup]]:
@@ -172,7 +174,7 @@ def _window(branch: Branch, x, y, scale, map_size, rate_scale, color) -> tuple[s
 
 
 def _bar(x: float, y: float, width: float, label: str) -> Markup:
-    box = element("rect", x=x, y=y, width=width, height=_BAR, rx=6, fill=_BARS.fill, stroke=_BARS.line)
+    box = element("rect", x=x, y=y, width=width, height=_BAR, rx=6, fill=BAR_BOX[0], stroke=BAR_BOX[1])
     return element("g", box, text(x + width / 2, y + 22, label, 13, font_weight="bold", text_anchor="middle"))
 
 
@@ -189,7 +191,7 @@ def _arrow(source: tuple[float, float], target: tuple[float, float]) -> Markup:
 
 
 def _to_concat(x: float, y0: float, y1: float) -> Markup:
-    return _line([(x, y0), (x, y1 + 5)], _CONCAT_LINE, 1.2)
+    return _line([(x, y0), (x, y1 + 5)], CONCAT_LINE, 1.2)
 
 
 def _line(points: list[tuple[float, float]], color: str, width: float, **attributes: Any) -> Markup:

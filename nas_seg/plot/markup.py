@@ -6,9 +6,9 @@ import html
 import re
 from typing import Any
 
+from nas_seg.plot.colors import INK, PAPER
+
 FONT = "system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif"
-INK = "#1b1f24"
-FAINT_INK = "#545b64"  # 6.9 : 1 on white
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 
 # XML has no such characters, not even escaped; UTF-8 has no lone surrogates.
@@ -53,7 +53,7 @@ def text(x: float, y: float, content: str, size: float = 12, **attributes: Any) 
 
 def svg(width: float, height: float, label: str, *children: Any) -> Markup:
     """A drawing of its own on white; `label` is what it says to who cannot see it."""
-    background = element("rect", width=width, height=height, fill="#ffffff")
+    background = element("rect", width=width, height=height, fill=PAPER)
     return element(
         "svg", background, *children, xmlns=SVG_NAMESPACE, width=width, height=height,
         viewBox=f"0 0 {_plain(width)} {_plain(height)}", role="img", aria_label=label, font_family=FONT,

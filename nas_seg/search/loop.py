@@ -17,7 +17,7 @@ from nas_seg.search.early_stop import MedianRule, make_report
 from nas_seg.search.evaluator import Evaluator, TrialFailed, TrialStopped
 from nas_seg.search.interrupts import Interrupts, deferred_interrupts
 from nas_seg.search.space import SearchSpace
-from nas_seg.search.storage import turn
+from nas_seg.search.storage import lost_as_input_error, turn
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 
@@ -61,7 +61,7 @@ def run_search(
         "time budget", or "no new genotypes" (ten times as many draws as trials gave too few new ones).
 
     Raises:
-        InputError: after ten failures in a row.
+        InputError: after ten failures in a row, or when the storage stops answering.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, once the study is in order.
     """
     if num_trials < 1:
@@ -69,7 +69,8 @@ def run_search(
     start = time.monotonic()
     failures: list[str] = []
     shown = len(studies.rewards(study))
-    with deferred_interrupts() as interrupts, progress("search", num_trials, min(shown, num_trials)) as bar:
+    shown_progress = progress("search", num_trials, min(shown, num_trials))
+    with lost_as_input_error(study), deferred_interrupts() as interrupts, shown_progress as bar:
         while True:
             interrupts.check()
             # One process at a time looks what is missing and takes it on.

@@ -93,9 +93,19 @@ def shown_url(url: str | None) -> str:
 
 def unreachable(shown: str, error: Exception) -> InputError:
     """One of STORAGE_ERRORS as a line for the user."""
-    cause = error.__cause__ or error
-    reason = getattr(cause, "orig", None) or cause
-    return InputError(f"{shown}: the storage cannot be opened ({' '.join(str(reason).split())})")
+    return InputError(f"{shown}: the storage cannot be opened ({_reason(error)})")
+
+
+@contextlib.contextmanager
+def lost_as_input_error(study: Study) -> Iterator[None]:
+    """Turns a storage that stops answering in the middle of a search into a line for the user."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise InputError(
+            f"{shown_url(_url(study))}: the storage stopped answering ({_reason(error)}); "
+            "what it holds is kept, and the same command goes on once it is back"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -107,7 +117,7 @@ def turn(study: Study, what: str = "lock", wait: bool = True) -> Iterator[bool]:
         what: turns of different names do not exclude one another.
         wait: for the process that holds it; otherwise False is what the context gives.
     """
-    url = getattr(getattr(study._storage, "_backend", study._storage), "url", None)
+    url = _url(study)
     if url is None:
         yield True
         return
@@ -118,6 +128,16 @@ def turn(study: Study, what: str = "lock", wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def _url(study: Study) -> str | None:
+    """Of a study's storage; None for one in memory."""
+    return getattr(getattr(study._storage, "_backend", study._storage), "url", None)
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return " ".join(str(getattr(cause, "orig", None) or cause).split())
 
 
 def _lock_path(url: URL, study_name: str, what: str) -> pathlib.Path:

@@ -5,12 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from drawings import find, parse
+from drawings import find, parse, words
 from searched import make_network_run, make_search
 
-from nas_seg.dpc import CITYSCAPES_TOP1, DPCSpace
+from nas_seg.dpc import CITYSCAPES_TOP1
 from nas_seg.plot import architecture
-from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 
 
@@ -28,7 +27,8 @@ def test_both_tools_write_what_they_say(tmp_path):
     done = run("plot_architecture", f"--run_dir={tmp_path}/search", f"--output={tmp_path}/cell.svg")
     assert done.returncode == 0 and f"drawing: {tmp_path}/cell.svg" in done.stdout, done.stderr
     drawing = (tmp_path / "cell.svg").read_text()
-    assert len(find(parse(drawing), "text", "op")) == 5 and "23x31 positions" in drawing
+    names = [f"branch {number}" for number in range(5)]
+    assert [text for text in words(parse(drawing)) if text in names] == names and "23x31 positions" in drawing
 
 
 def test_a_bare_list_is_drawn_on_the_map_asked_for(tmp_path):
@@ -57,29 +57,27 @@ def test_bad_flags_and_missing_files_are_one_line_and_exit_code_two(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["top1.json"]
 
 
-def test_architectures_and_spaces_are_known_by_their_kind(tmp_path):
+def test_architectures_are_known_by_their_kind(tmp_path):
     CITYSCAPES_TOP1.save(tmp_path / "cell.json")
     assert architecture.load_genotype(tmp_path / "cell.json") == CITYSCAPES_TOP1
-    assert architecture.load_space(config.to_json(DPCSpace(num_branches=3))) == DPCSpace(num_branches=3)
     (tmp_path / "other.json").write_text(json.dumps({"format_version": 1, "kind": "dpcc"}))
     with pytest.raises(InputError, match=r"other.json: unknown kind of architecture 'dpcc': .* Did you mean 'dpc'\?"):
         architecture.load_genotype(tmp_path / "other.json")
-    with pytest.raises(InputError, match="space of the study: unknown kind of architecture 'word'"):
-        architecture.load_space({"kind": "word"})
+    (tmp_path / "list.json").write_text(json.dumps({"format_version": 1, "kind": ["dpc"]}))
     with pytest.raises(InputError, match="unknown kind of architecture \\['dpc'\\]"):
-        architecture.load_space({"kind": ["dpc"]})
+        architecture.load_genotype(tmp_path / "list.json")
     (tmp_path / "number.json").write_text("3")
     with pytest.raises(InputError, match="number.json: expected"):
         architecture.load_genotype(tmp_path / "number.json")
 
 
-def test_feature_map_is_the_caches_share_of_the_output_stride():
-    sections = {"cache": {"size": [360, 480]}, "backbone": {"output_stride": 8}}
-    assert architecture.feature_map(sections) == ((45, 60), 8)
-    assert architecture.feature_map({"cache": {"size": [513, 1025]}, "backbone": {"output_stride": 16}}) == (
-        (33, 65),
-        16,
-    )
+def test_feature_map_is_the_tasks_share_of_the_output_stride():
+    def task(size, stride):
+        return {"task": {"size": size, "backbone": {"output_stride": stride}}}
+
+    assert architecture.feature_map(task([360, 480], 8)) == ((45, 60), 8)
+    assert architecture.feature_map(task([513, 1025], 16)) == ((33, 65), 16)
     assert architecture.feature_map({}) == ((33, 33), 16)
-    with pytest.raises(InputError, match="cache.size"):
-        architecture.feature_map({"cache": {"size": "big"}, "backbone": {"output_stride": 8}})
+    for sections in (task("big", 8), task([0, 8], 8), {"task": {"size": [8, 8]}}, {"task": 3}):
+        with pytest.raises(InputError, match=r"task\.size|expected sizes above 0"):
+            architecture.feature_map(sections)

@@ -1,9 +1,11 @@
 """Tests the report page: complete, self-contained, and safe with any name."""
 
 import base64
+import html
 import html.parser
 import io
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,13 +13,15 @@ import numpy as np
 import optuna
 import pytest
 from PIL import Image
-from searched import CLASSES, COLORS, evaluate, make_network_run, make_search
+from searched import CLASSES, COLORS, evaluate, make_full_search, make_network_run, make_rerank, make_search
 
 from nas_seg.datasets.descriptors import DatasetDescriptor
 from nas_seg.dpc import DPCSpace, count
 from nas_seg.plot.report import write_report
 from nas_seg.search import samplers, study
+from nas_seg.search.baselines import baselines
 from nas_seg.search.records import export_study, import_study
+from nas_seg.search.second_stage import describe
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.machine import describe_machine
@@ -89,14 +93,15 @@ def test_page_tells_what_was_searched_and_the_whole_leaderboard(found):
     cost = count(rows[0].genotype, 320, 23, 31)
     assert f"{cost.madds / 1e6:.2f} M" in page.shown and f"{cost.params / 1e3:.2f} K" in page.shown
     assert "diverged: loss <nan> at step 7 of 200" in page.shown
-    # The three best cells on the map of the run's cache: 353x481 pixels at output stride 16.
+    # The three best cells on the map of the run's task: 353x481 pixels at output stride 16.
     assert page.shown.count("concat → 1x1") == 3 and page.shown.count("Small maps: 23x31 positions") == 3
 
 
 def test_classes_and_worst_pictures_first(found):
     folder, _, network, mious = found
     page = Page(write_report(folder, network_runs=[network]))
-    assert all(page.shown.count(name) == 1 for name in CLASSES) and "absent" in page.words
+    # In chart and table under the proxy, and in chart and table of the trained network.
+    assert all(page.words.count(name) == 4 for name in CLASSES) and page.words.count("absent") == 1
     order = sorted(mious.values())[:6]
     assert [float(c.split("mIoU ")[1].split()[0]) for c in page.captions] == pytest.approx(
         [100 * m for m in order], abs=0.01
@@ -151,6 +156,7 @@ def test_a_search_without_scored_trials_and_an_imported_one_have_pages_too(found
     study.open_study(f"sqlite:///{empty}/study.db", "search", space, samplers.make_sampler("random", space, 0))
     page = Page(write_report(empty))
     assert page.shown.count("No trial is scored yet.") == 2 and "nothing to show yet" in page.shown
+    assert "Pareto" not in page.shown
     export_study(study.read_study(f"sqlite:///{found[0]}/study.db", "search"), tmp_path / "study.json")
     (tmp_path / "copy").mkdir()
     url = f"sqlite:///{tmp_path}/copy/study.db"
@@ -158,15 +164,131 @@ def test_a_search_without_scored_trials_and_an_imported_one_have_pages_too(found
     assert found[1][0].summary in Page(write_report(tmp_path / "copy")).shown
 
 
-def test_a_second_objective_is_what_rewards_are_drawn_against(tmp_path):
+@pytest.fixture(name="full", scope="module")
+def fixture_full(tmp_path_factory):
+    """(search folder with all that a search can have, its study)."""
+    folder = tmp_path_factory.mktemp("runs") / "full"
+    return folder, make_full_search(folder)
+
+
+def rows_of(page):
+    """The words of each row of the page's tables, cell by cell."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page.text)
+    cells = [re.findall(r"<t[dh][^>]*?(?:/>|>(.*?)</t[dh]>)", row) for row in rows]
+    return [[html.unescape(re.sub("<[^>]*>", "", cell)) for cell in row] for row in cells]
+
+
+def test_baselines_stand_among_the_trials_by_reward_without_a_rank(full):
+    folder, opened = full
+    page = Page(write_report(folder))
+    board = rows_of(page)
+    start = next(i for i, row in enumerate(board) if row[:3] == ["rank", "trial", "reward"])
+    board = board[start + 1 : start + 1 + 9]
+    rewards = [float(row[2]) for row in board]
+    assert rewards == sorted(rewards, reverse=True)
+    named = {row[1]: row for row in board if row[0] == ""}
+    scored = {one.name: one for one in baselines(opened)}
+    assert named.keys() == scored.keys() == {"aspp", "top1"}
+    for name, row in named.items():
+        assert row[2] == f"{scored[name].reward:.4f}" and row[-1] == scored[name].summary
+    assert page.text.count('<tr class="baseline">') == 2
+    # In the head, in the table, beside the curve and in the three plots of costs.
+    assert page.shown.count("aspp 0.") == 1 and page.words.count("aspp") >= 4
+
+
+def test_the_pareto_set_is_marked_and_listed_and_every_cost_has_a_plot(full):
+    folder, opened = full
+    page, front = Page(write_report(folder)), study.pareto_front(opened)
+    marked = [int(row[1]) for row in rows_of(page) if row and row[0].startswith("◆")]
+    assert len(front) > 1 and sorted(marked) == sorted([*front, *front])
+    assert f"Pareto set of reward, latency: {len(front)} of 7 trials" in page.words
+    labels = ("latency (s)", "multiply-adds of the searched part (M)", "parameters of the searched part (K)")
+    assert all(label in page.words for label in labels)
+    assert page.text.count('class="front"') == 3 * len(front)
+    first = next(trial for trial in opened.trials if trial.number in front)
+    assert any(f"{first.values[1]:#.4g}" in row for row in rows_of(page))
+
+
+def test_trials_without_a_score_are_counted_drawn_and_listed_with_reasons(full):
+    folder, opened = full
+    page = Page(write_report(folder))
+    trials = opened.get_trials()
+    failed = [t for t in trials if t.state.name == "FAIL"]
+    stopped = [t for t in trials if t.state.name == "PRUNED"]
+    assert failed and stopped
+    assert f"Study 'search': 7 complete, {len(stopped)} stopped early, {len(failed)} failed." in page.words
+    assert page.text.count('class="unscored"') == len(failed) + len(stopped)
+    assert "details" in page.tags
+    assert f"Trials without a score: {len(stopped)} stopped early, {len(failed)} failed" in page.words
+    listed = {row[0]: row for row in rows_of(page) if len(row) == 5 and row[1] in ("failed", "stopped early")}
+    assert listed.keys() == {str(t.number) for t in failed + stopped}
+    for trial in stopped:
+        assert listed[str(trial.number)][2:4] == ["200", trial.user_attrs["reason"]]
+    assert listed[str(failed[0].number)][2:4] == ["-", "diverged: loss <nan> at step 7 of 200"]
+
+
+def test_classes_of_the_best_cells_stand_beside_those_of_the_baselines(full):
+    folder, opened = full
+    rows = rows_of(Page(write_report(folder)))
+    best = study.leaderboard(opened, DPCSpace())[0]
+    assert ["class", "rank 1", "rank 2", "rank 3", "aspp", "top1"] in rows
+    sky = next(row for row in rows if row[0] == "Sky")
+    assert sky[1] == f"{100 * best.metrics['iou/Sky']:.2f}"
+    assert sky[4] == f"{100 * next(b for b in baselines(opened) if b.name == 'aspp').metrics['iou/Sky']:.2f}"
+
+
+def test_second_stage_is_shown_where_there_is_one(full, tmp_path):
+    folder, opened = full
+    assert "Second stage" not in Page(write_report(folder, output=tmp_path / "r.html")).shown
+    found = make_rerank(tmp_path / "rerank", opened)
+    page = Page(write_report(folder, output=tmp_path / "r.html", rerank_dir=tmp_path / "rerank"))
+    assert "Second stage: trained end to end" in page.words and "mIoU on val after 3000 steps" in page.words
+    assert f"{describe(found.correlation)}. Baselines are not counted. 2 more are still to be trained." in page.words
+    best = found.candidates[0]
+    name = best.name if best.rank is None else f"rank {best.rank}"
+    row = next(row for row in rows_of(page) if row[:2] == ["1", f"{best.val_miou:.4f}"])
+    assert row[2:5] == [f"{best.test_miou:.4f}", name, f"{best.reward:.4f}"] and name in page.words
+    assert "top1 failed: seed 0: the loss diverged at step 7" in page.words
+    # In the folder of the search it is found without being named.
+    (tmp_path / "study").mkdir()
+    export_study(opened, tmp_path / "study.json")
+    url = f"sqlite:///{tmp_path}/study/study.db"
+    space = DPCSpace()
+    import_study(tmp_path / "study.json", url, "search", space, samplers.make_sampler("random", space, 0))
+    shutil.copytree(tmp_path / "rerank", tmp_path / "study" / "rerank")
+    assert "Second stage: trained end to end" in Page(write_report(tmp_path / "study")).words
+
+
+def test_a_broken_second_stage_is_named(full, tmp_path):
+    make_rerank(tmp_path, full[1])
+    data = config.read_json(tmp_path / "rerank.json")
+    for changes, expected in (
+        ({"candidates": 3}, "rerank.json.candidates: expected a list"),
+        ({"correlation": data["correlation"] | {"rho": "high"}}, "rerank.json.correlation.rho: expected float"),
+        ({"steps": None}, "rerank.json.steps: expected int"),
+        ({"format_version": 9}, "rerank.json: expected format_version 1, received 9"),
+    ):
+        config.write_json(tmp_path / "rerank.json", data | changes)
+        with pytest.raises(InputError, match=re.escape(expected)):
+            write_report(full[0], rerank_dir=tmp_path, output=tmp_path / "r.html")
+    with pytest.raises(InputError, match=r"none/rerank.json: not found; it is written by tools/rerank.py"):
+        write_report(full[0], rerank_dir=tmp_path / "none", output=tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_imported_study_is_drawn_on_the_map_of_its_conditions(tmp_path):
     space = DPCSpace(num_branches=2)
+    conditions = {"size": "[353, 481]", "backbone": '{"output_stride": 16}', "seed": "0"}
+    proposer = samplers.make_sampler("random", space, 0)
     url = f"sqlite:///{tmp_path}/study.db"
-    opened = study.open_study(url, "search", space, samplers.make_sampler("random", space, 0), ["reward", "latency_ms"])
+    opened = study.open_study(url, "search", space, proposer, ["reward", "latency_ms"], conditions)
     trial, genotype = study.ask(opened, space)
     metrics = {"reward": 0.4, "latency_ms": 12.5, "params": count(genotype, 320, 9, 9).params}
     study.tell(opened, trial, metrics, 1.0)
     page = Page(write_report(tmp_path))
-    assert page.words.count("latency_ms") == 2 and "12.5" in page.words
+    assert "Small maps: 23x31 positions" in page.shown and "output_stride 16" in page.words
+    # An objective that nobody foresaw has its column (twice: the Pareto set too) and its axis.
+    assert page.words.count("latency_ms") == 3 and page.words.count("12.50") == 2
 
 
 def break_scores(network, **changes):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from nas_seg import vis
 from nas_seg.dpc import DPCSpace, count
+from nas_seg.dpc.baselines import BASELINES
 from nas_seg.search import samplers, study
+from nas_seg.search import second_stage as stage
+from nas_seg.search.baselines import baselines, score_baselines
+from nas_seg.search.early_stop import MedianRule
 from nas_seg.search.evaluator import TrialFailed
 from nas_seg.search.loop import run_search
 from nas_seg.utils import config, runs
@@ -25,13 +31,22 @@ CLASSES = (
     "Bicyclist",
 )
 COLORS = tuple((20 * i, 255 - 20 * i, 90) for i in range(len(CLASSES)))
-SECTIONS = {
-    "proxy": {"steps": 200, "batch_size": 8},
-    "backbone": {"name": "mobilenet_v2", "output_stride": 16, "weights": None},
-    "data": {"dataset_dir": "/data/camvid", "train": "train", "val": "val"},
-    "cache": {"size": [353, 481], "views": 1},
+TASK = {
+    "dataset_dir": "/data/camvid",
+    "train_split": "train",
+    "val_split": "val",
+    "backbone": {"name": "mobilenet_v2", "output_stride": 16},
+    "backbone_weights": None,
+    "size": [353, 481],
+    "views": 1,
     "seed": 3,
+    "proxy": {"steps": 200, "batch_size": 8},
 }
+
+
+def sections(seed):
+    """Of the config.json of a search."""
+    return {"task": TASK | {"seed": seed}, "search": {"sampler": "random"}} | runs.circumstances()
 
 
 def evaluate(genotype, *, seed, classes=CLASSES):
@@ -48,7 +63,7 @@ def evaluate(genotype, *, seed, classes=CLASSES):
 def make_search(folder, num_trials=12, sampler="random", seed=0, space=None, study_name="search", classes=CLASSES):
     """A folder with config.json, study.db and genotype.json; returns the leaderboard."""
     space = space or DPCSpace()
-    runs.open_run(folder, SECTIONS | {"seed": seed} | runs.circumstances())
+    runs.open_run(folder, sections(seed))
     proposer = samplers.make_sampler(sampler, space, seed)
     opened = study.open_study(f"sqlite:///{folder}/study.db", study_name, space, proposer, conditions={"seed": seed})
     run_search(
@@ -57,6 +72,47 @@ def make_search(folder, num_trials=12, sampler="random", seed=0, space=None, stu
     rows = study.leaderboard(opened, space)
     config.save(folder / "genotype.json", rows[0].genotype)
     return rows
+
+
+def evaluate_in_steps(genotype, *, seed, report=None):
+    """The score of `evaluate` with losses on the way to it, and the seconds of a forward pass."""
+    metrics = evaluate(genotype, seed=seed)
+    for step in (100, 200) if report else ():
+        report(step, 2.0 - metrics["reward"] - step / 200)
+    return metrics | {"latency": 2e-12 * metrics["madds"] ** 1.2 + 1e-8 * metrics["params"]}
+
+
+def make_full_search(folder, num_trials=7, objectives=("reward", "latency"), seed=0, named=tuple(BASELINES)):
+    """A folder with baselines, trials that failed and trials that were stopped early; returns the study."""
+    space = DPCSpace()
+    runs.open_run(folder, sections(seed))
+    proposer = samplers.make_sampler("random", space, seed)
+    opened = study.open_study(f"sqlite:///{folder}/study.db", "search", space, proposer, objectives, {"seed": seed})
+    score_baselines(opened, {name: BASELINES[name] for name in named}, evaluate_in_steps, seed=seed)
+    rule = MedianRule(min_trials=4, warmup_reports=1)
+    run_search(opened, space, evaluate_in_steps, num_trials=num_trials, seed=seed, early_stop=rule)
+    return opened
+
+
+def make_rerank(folder, opened, num_candidates=8, seed=0):
+    """FOLDER/rerank.json of the best trials and the baselines of a study, the last candidate failed; the candidates."""
+    draw, rows = np.random.default_rng(seed), study.leaderboard(opened, DPCSpace())[:num_candidates]
+    scored = [(row.digest, row.rank, row) for row in rows] + [(b.name, None, b) for b in baselines(opened)]
+    trained = [stage.Training("runs/x", 0, 0.5, 0.4, 60.0)]
+    results = []
+    for name, rank, one in scored:
+        full = one.reward + 0.1 + 0.02 * draw.standard_normal()
+        results.append(stage.Result(
+            name, rank, one.reward, one.params, one.madds, one.summary, full, full - 0.1, 60.0, None, tuple(trained)
+        ))  # fmt: skip
+    failed = "seed 0: the loss diverged at step 7"
+    results[-1] = dataclasses.replace(results[-1], val_miou=None, test_miou=None, failed=failed, trainings=())
+    found = stage.Reranking(
+        stage.rank(results), 2, stage.correlate(results), 3000, "/data/camvid", "train", "val", "test",
+        **runs.circumstances(),
+    )  # fmt: skip
+    config.save(folder / "rerank.json", found)
+    return found
 
 
 def make_network_run(folder, split="test", num_images=8, classes=CLASSES, with_images=True, size=(72, 96)):

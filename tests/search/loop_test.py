@@ -238,3 +238,25 @@ def test_two_processes_share_the_trials_of_one_study(tmp_path):
     words = [word for word, _ in scored(study)]
     assert len(words) == 12 and len(set(words)) == 12
     assert len({t.user_attrs["worker"]["pid"] for t in study.trials}) == 2
+
+
+def test_a_database_that_goes_away_is_a_line_and_what_it_held_goes_on(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = open_words(url)
+    away = tmp_path / "away.db"
+
+    def evaluate_and_lose(genotype, *, seed):
+        if len(scored(study)) == 2:
+            # As a disk that is gone: no table is there any more.
+            (tmp_path / "study.db").rename(away)
+            study._storage._backend.engine.dispose()
+        return evaluate(genotype, seed=seed)
+
+    with pytest.raises(InputError, match=r"study\.db: the storage stopped answering .* the same command goes on"):
+        run_search(study, SPACE, evaluate_and_lose, num_trials=4, seed=0)
+    away.rename(tmp_path / "study.db")
+    again = open_words(url)
+    run_search(again, SPACE, evaluate, num_trials=4, seed=0)
+    whole = open_words()
+    run_search(whole, SPACE, evaluate, num_trials=4, seed=0)
+    assert [word for word, _ in scored(again)] == [word for word, _ in scored(whole)]
