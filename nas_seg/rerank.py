@@ -237,6 +237,7 @@ def _score(
         announce(candidate, one.seed)
         try:
             trainings.append(train(candidate, one))
+            print(f"{one.val_split} mIoU {trainings[-1].val_miou:.4f}", flush=True)
         except (Diverged, tf.errors.ResourceExhaustedError) as error:
             failed = f"seed {one.seed}: {error if isinstance(error, Diverged) else 'out of memory'}"
             print(f"{candidate.name} failed: {failed}", flush=True)

@@ -165,7 +165,7 @@ def describe(found: Correlation) -> str:
     if found.pairs < statistics.MIN_PAIRS:
         return f"{what}: not computed, {cells} with a full score where {statistics.MIN_PAIRS} are needed"
     if found.rho is None:
-        return f"{what}: undefined, the scores of {cells} are all equal"
+        return f"{what}: undefined, all rewards or all full scores of {cells} are equal"
     interval = f"{100 * found.level:.0f}% interval {found.low:.2f} to {found.high:.2f}"
     return f"{what}: {found.rho:.2f}, {interval} ({cells})"
 

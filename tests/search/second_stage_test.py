@@ -78,7 +78,7 @@ def test_rank_correlation_is_that_of_the_hand_without_baselines_and_failures():
         ([], "not computed, 0 cells with a full score where 3 are needed"),
         ([0.1], "not computed, 1 cell with"),
         ([0.1, 0.2], "not computed, 2 cells with"),
-        ([0.1, 0.1, 0.1], "undefined, the scores of 3 cells are all equal"),
+        ([0.1, 0.1, 0.1], "undefined, all rewards or all full scores of 3 cells are equal"),
     ],
 )
 def test_too_little_to_correlate_is_said_so(scores, message):
