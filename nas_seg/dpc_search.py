@@ -250,7 +250,7 @@ def _lead(settings: DPCSearch, command: Sequence[str]) -> str:
         def show() -> None:
             nonlocal shown
             scored, best = counted()
-            if scored > shown or scored < settings.num_trials:
+            if scored > shown:
                 bar.advance(scored - shown, **({} if best is None else {"best": best}))
             shown = scored
 

@@ -2,19 +2,23 @@
 
 python tools/benchmark.py --proxy --run_dir=runs/search
 
+python tools/benchmark.py --model --preset=mobilenet_v2,dpc_mobilenet_v2
+
 --proxy: the proxy task of a search. A step of ASPP and of the published cell in float32 and in mixed_bfloat16; a trial
 from cached features, with the frozen backbone in each step, and end to end; a search by one and by two processes.
+--model: networks of the zoo, one picture at a time.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 from absl import flags
 
 from nas_seg.utils import app, config, runs
-from nas_seg.utils.errors import InputError
+from nas_seg.utils.errors import InputError, unknown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_boolean("proxy", False, "Time the proxy task of --run_dir.")
@@ -23,12 +27,26 @@ flags.DEFINE_integer("repetitions", 9, "Timed steps of each kind, in turns.", lo
 flags.DEFINE_integer("uncached_steps", 5, "Timed steps of the ways without a cache.", lower_bound=1)
 flags.DEFINE_list("workers", ["1", "2"], "Numbers of processes to search with; empty: no such search.")
 flags.DEFINE_integer("worker_trials", 4, "Trials of each process in these searches.", lower_bound=1)
+flags.DEFINE_boolean("model", False, "Time the networks of --preset.")
+flags.DEFINE_list("preset", ["mobilenet_v2", "dpc_mobilenet_v2"], "Networks of the zoo.")
+flags.DEFINE_list("size", ["513", "513"], "height,width of the picture.")
+flags.DEFINE_integer("num_classes", 21, "Of the networks.", lower_bound=1)
 flags.DEFINE_string("output", None, "Write the figures to this JSON file, too.")
 
 
 def main() -> None:
-    if not FLAGS.proxy:
-        raise InputError("--proxy: expected something to time")
+    modes = {"proxy": _time_proxy, "model": _time_models}
+    wanted = [name for name in modes if FLAGS[name].value]
+    if len(wanted) != 1:
+        raise InputError(f"expected one of {', '.join('--' + name for name in modes)}")
+    figures = modes[wanted[0]]()
+    if FLAGS.output:
+        facts = {"format_version": config.FORMAT_VERSION, "mode": wanted[0]} | runs.circumstances()
+        config.write_json(FLAGS.output, facts | figures)
+        print(f"written: {FLAGS.output}")
+
+
+def _time_proxy() -> dict[str, Any]:
     if not FLAGS.run_dir:
         raise InputError("--run_dir: expected the run folder of a search")
     if not all(word.isdecimal() and int(word) > 0 for word in FLAGS.workers):
@@ -48,10 +66,21 @@ def main() -> None:
         FLAGS.worker_trials,
     )
     tables.show_proxy(result)
-    if FLAGS.output:
-        facts = runs.circumstances() | {"run_dir": os.path.abspath(FLAGS.run_dir)}
-        config.write_json(FLAGS.output, {"format_version": config.FORMAT_VERSION} | facts | tables.to_json(result))
-        print(f"written: {FLAGS.output}")
+    return {"run_dir": os.path.abspath(FLAGS.run_dir)} | tables.to_json(result)
+
+
+def _time_models() -> dict[str, Any]:
+    size = app.height_width("size", FLAGS.size)
+    app.import_tensorflow()
+    import nas_seg
+    from nas_seg.benchmark import model, tables
+
+    for name in FLAGS.preset:
+        if name not in nas_seg.list_presets():
+            raise unknown("--preset", name, nas_seg.list_presets())
+    rows = model.time_models(FLAGS.preset, FLAGS.num_classes, size, FLAGS.repetitions)
+    tables.show_models(rows)
+    return {"models": tables.to_json(rows)}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from nas_seg.benchmark.model import ModelRow
 from nas_seg.benchmark.timing import GEMM_FLOPS
 
 
@@ -39,6 +40,19 @@ def show_proxy(result: Mapping[str, Any]) -> None:
             numbers = (row.trial_seconds, row.per_hour, row.wall_seconds)
             workers.add_row(str(row.workers), str(row.trials), *(f"{number:.4g}" for number in numbers))
         console.print(workers)
+
+
+def show_models(rows: Sequence[ModelRow]) -> None:
+    """Prints what `nas_seg.benchmark.model.time_models` returns."""
+    title = "Batch 1, arg-max included; unit: the 2048 x 2048 x 2048 float32 product beside it"
+    shown = Table("preset", "size", "s", "range", "unit, s", "units", "GFLOP/s", "of GEMM", "peak GiB", title=title)
+    for row in rows:
+        timing = row.timing
+        span, size = f"{timing.fastest:.3f} to {timing.slowest:.3f}", f"{row.size[0]}x{row.size[1]}"
+        speed = (f"{row.units:.2f}", f"{row.gflop / timing.median:.0f}", f"{row.share_of_gemm:.2f}")
+        unit = f"{row.gemm.median:.3f}"
+        shown.add_row(row.name, size, f"{timing.median:.3f}", span, unit, *speed, f"{row.peak_gib:.1f}")
+    Console(width=None if Console().is_terminal else 160).print(shown)
 
 
 def to_json(value: Any) -> Any:

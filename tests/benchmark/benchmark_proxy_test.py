@@ -80,7 +80,9 @@ def test_json_has_the_derived_figures():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--proxy"),
+        ([], "expected one of --proxy, --model"),
+        (["--model", "--preset=mobilenet_v3"], "mobilenet_v2"),
+        (["--model", "--size=513"], "--size"),
         (["--proxy"], "--run_dir"),
         (["--proxy", "--run_dir=nowhere"], "not a run folder"),
         (["--proxy", "--run_dir=nowhere", "--workers=0"], "--workers: expected whole numbers above 0"),

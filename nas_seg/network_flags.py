@@ -1,0 +1,165 @@
+"""DeepLab's flags that say which network: names, defaults and spellings of its common.py, read as a ModelConfig."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from nas_seg.utils.errors import InputError
+
+# The flags belong to the tool that calls, whose --help shows them.
+flags.disclaim_key_flags()
+
+# Name, default, help; the default's type is the flag's, and None a whole number. A tuple is several whole numbers:
+# given as 6,12,18 or one by one, as the original has it now here, now there.
+_FLAGS: tuple[tuple[str, Any, str], ...] = (
+    ("model_variant", "mobilenet_v2", "The backbone."),
+    ("output_stride", 16, "Input pixels a feature pixel: 8, 16 or 32."),
+    ("atrous_rates", (), "Rates of ASPP's 3x3 branches at this output stride (default: none)."),
+    ("multi_grid", (), "Factors of the rates in the backbone's last block (default: 1,1,1)."),
+    ("depth_multiplier", 1.0, "Of MobileNet's channels."),
+    ("divisible_by", None, "MobileNet's channels are multiples of it (default: the original's rule)."),
+    ("use_bounded_activation", False, "ReLU6 and clipped sums."),
+    ("dense_prediction_cell_json", "", "File of a dense prediction cell, in place of ASPP."),
+    ("aspp_with_batch_norm", True, "Off: no head, or with --atrous_rates the sum of one convolution a rate."),
+    ("aspp_with_separable_conv", True, "Separable 3x3 branches of ASPP, else dense ones."),
+    ("aspp_with_concat_projection", True, "The projection after ASPP's branches."),
+    ("aspp_with_squeeze_and_excitation", False, "The pooled image gates ASPP's result."),
+    ("aspp_convs_filters", 256, "Channels of ASPP."),
+    ("image_se_uses_qsigmoid", False, "The gate is a quantised sigmoid."),
+    ("add_image_level_feature", True, "ASPP pools the image."),
+    ("image_pooling_crop_size", (), "height,width in input pixels of image pooling's window (default: the image)."),
+    ("image_pooling_stride", (1, 1), "Steps of this window on the map."),
+    ("decoder_output_stride", (), "Strides of the decoder's low-level features, descending (default: no decoder)."),
+    ("decoder_use_separable_conv", True, "Separable convolutions in the decoder, else dense ones."),
+    ("decoder_use_sum_merge", False, "The decoder adds low-level features instead of concatenating them."),
+    ("decoder_filters", 256, "Channels of the decoder."),
+    ("decoder_output_is_logits", False, "The decoder's last convolution gives the logits."),
+    ("logits_kernel_size", 1, "Of the convolutions a rate without --aspp_with_batch_norm."),
+    ("merge_method", "max", "How the logits of --image_pyramid become one: max or avg."),
+)
+_DEFINE: dict[type, Callable] = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    type(None): flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def define() -> None:
+    """Defines DeepLab's flags of a network."""
+    for name, default, text in _FLAGS:
+        if isinstance(default, tuple):
+            define_integers(name, default, text)
+        else:
+            _DEFINE[type(default)](name, default, text)
+    flags.DEFINE_multi_float("image_pyramid", None, "Scales of the image whose logits are merged (default: 1).")
+
+
+def define_integers(name: str, default: tuple[int, ...], text: str) -> None:
+    """A flag of whole numbers that is read by `integers`."""
+    flags.DEFINE_multi_string(name, [str(number) for number in default] or None, text)
+
+
+def integers(name: str, count: int | None = None) -> tuple[int, ...]:
+    """What a flag of `define_integers` says; InputError unless it is whole numbers, `count` of them if any."""
+    words = [word for value in flags.FLAGS[name].value or () for word in value.split(",")]
+    try:
+        numbers = tuple(int(word) for word in words)
+    except ValueError:
+        raise InputError(f"--{name}: expected whole numbers, received {','.join(words)}") from None
+    if count is not None and len(numbers) not in (0, count):
+        raise InputError(f"--{name}: expected {count} numbers, received {','.join(words)}")
+    return numbers
+
+
+def read():
+    """The network that the parsed flags describe: a DeepLabConfig, or a DPCConfig with --dense_prediction_cell_json.
+
+    Raises:
+        InputError: naming the flag that is wrong or contradicts another.
+    """
+    from nas_seg.core.backbones import BackboneConfig
+
+    backbone = BackboneConfig(
+        name=_value("model_variant"),
+        output_stride=_value("output_stride"),
+        depth_multiplier=_value("depth_multiplier"),
+        divisible_by=_value("divisible_by"),
+        multi_grid=integers("multi_grid") or None,
+        use_bounded_activation=_value("use_bounded_activation"),
+    )
+    common = {
+        "backbone": backbone,
+        "decoder": _decoder(),
+        "pooling_crop_size": integers("image_pooling_crop_size", 2) or None,
+        "image_pyramid": _pyramid(),
+        "merge_method": _value("merge_method"),
+    }
+    if _value("dense_prediction_cell_json"):
+        return _dpc(common)
+    return _deeplab(common)
+
+
+def _dpc(common: dict[str, Any]):
+    from nas_seg.dpc.genotype import DPCGenotype
+    from nas_seg.dpc.network import DPCConfig
+
+    rates = integers("atrous_rates")
+    if rates:
+        received = ",".join(map(str, rates))
+        raise InputError(f"--atrous_rates: expected none with --dense_prediction_cell_json, received {received}")
+    if not _value("aspp_with_batch_norm"):
+        raise InputError("--aspp_with_batch_norm: expected true with --dense_prediction_cell_json, received false")
+    path = _value("dense_prediction_cell_json")
+    if not os.path.isfile(path):
+        raise InputError(f"--dense_prediction_cell_json: the file {path} does not exist")
+    return DPCConfig(DPCGenotype.load(path), **common)
+
+
+def _deeplab(common: dict[str, Any]):
+    from nas_seg.deeplab.network import DeepLabConfig
+
+    rates = integers("atrous_rates")
+    head = "aspp" if _value("aspp_with_batch_norm") else "deeplab_v2" if rates else "none"
+    gate = "quantized_sigmoid" if _value("image_se_uses_qsigmoid") else "sigmoid"
+    return DeepLabConfig(
+        head=head,
+        atrous_rates=rates,
+        add_image_level_feature=_value("add_image_level_feature"),
+        aspp_with_separable_conv=_value("aspp_with_separable_conv"),
+        filters=_value("aspp_convs_filters"),
+        image_pooling_stride=integers("image_pooling_stride", 2),
+        aspp_with_concat_projection=_value("aspp_with_concat_projection"),
+        squeeze_and_excitation=gate if _value("aspp_with_squeeze_and_excitation") else None,
+        logits_kernel_size=_value("logits_kernel_size"),
+        **common,
+    )
+
+
+def _decoder():
+    from nas_seg.core.decoder import DecoderConfig
+
+    strides = integers("decoder_output_stride")
+    if not strides:
+        return None
+    return DecoderConfig(
+        output_strides=strides,
+        filters=_value("decoder_filters"),
+        use_separable_conv=_value("decoder_use_separable_conv"),
+        use_sum_merge=_value("decoder_use_sum_merge"),
+        output_is_logits=_value("decoder_output_is_logits"),
+    )
+
+
+def _pyramid() -> tuple[float, ...]:
+    scales = tuple(_value("image_pyramid") or ())
+    return () if scales == (1.0,) else scales
+
+
+def _value(name: str) -> Any:
+    return flags.FLAGS[name].value
