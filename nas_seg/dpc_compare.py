@@ -94,7 +94,7 @@ def compare(comparison: Comparison) -> dict[str, Any]:
         if not data.split(split).has_labels:
             raise InputError(f"split {split!r} of {task.dataset_dir} has no labels to score on")
     output = pathlib.Path(comparison.output_dir)
-    sections = {SECTION: config.to_json(task), "splits": list(comparison.splits)}
+    sections = {SECTION: runs.section(output, SECTION, task), "splits": list(comparison.splits)}
     runs.check_run(output, sections)
     with runs.lock(output):
         runs.open_run(output, sections | runs.circumstances())

@@ -196,7 +196,8 @@ def make_evaluator(settings: DPCSearch, data: DatasetDescriptor) -> tuple[Evalua
 
     task, run_dir = make_task(settings, data), pathlib.Path(settings.run_dir)
     backbone = task.load_backbone()  # Weights that do not fit must not leave a run folder behind.
-    runs.open_run(run_dir, {SECTION: config.to_json(task)} | _proposals(run_dir, settings) | runs.circumstances())
+    sections = {SECTION: runs.section(run_dir, SECTION, task)} | _proposals(run_dir, settings)
+    runs.open_run(run_dir, sections | runs.circumstances())
     evaluator, conditions = task.open(run_dir, backbone)
     timed = functools.partial(_with_latency, evaluator) if LATENCY in settings.objectives else evaluator
     return timed, conditions

@@ -10,7 +10,7 @@ import pathlib
 import keras
 
 from nas_seg import features
-from nas_seg.core.backbones import BackboneConfig, weights_digest
+from nas_seg.core.backbones import BackboneConfig, identity, weights_digest
 from nas_seg.core.feature_cache import FeatureCache
 from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.dpc.cell import check_output_stride
@@ -66,7 +66,7 @@ class ProxyTask:
         data = read_descriptor(self.dataset_dir)
         facts = (data.num_classes, data.ignore_label, self.backbone.output_stride, self.proxy, data.class_names)
         conditions = {name: config.to_json(getattr(self, name)) for name in ("proxy", "size", "views", "seed")} | {
-            "backbone": config.to_json(self.backbone) | {"weights": weights_digest(backbone)},
+            "backbone": identity(self.backbone) | {"weights": weights_digest(backbone)},
             "data": {split: data.split(split).digest for split in (self.train_split, self.val_split)},
         }
         written = {name: json.dumps(value, sort_keys=True) for name, value in conditions.items()}

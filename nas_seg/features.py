@@ -14,8 +14,7 @@ from nas_seg.core import backbones
 from nas_seg.core.backbones import BackboneConfig
 from nas_seg.core.feature_cache import FeatureCache, open_or_build
 from nas_seg.datasets import records
-from nas_seg.datasets.data_generator import view_dataset
-from nas_seg.utils import config
+from nas_seg.datasets.data_generator import VIEW_AUGMENTATION, view_dataset
 
 _BATCH_SIZE = 8
 
@@ -32,7 +31,7 @@ def backbone_config(weights: str | None, **overrides) -> BackboneConfig:
 
 
 def load_backbone(backbone: BackboneConfig, weights: str | None, seed: int = 0) -> keras.Model:
-    """A backbone with weights: images normalised to [-1, 1] -> features. Without `weights`, drawn from `seed`."""
+    """A backbone with weights: normalised images -> features. Without `weights`, drawn from `seed`."""
     keras.utils.set_random_seed(seed)
     built = backbones.build_backbone(backbone)
     model_lib.fill_backbone(built, backbone, weights)
@@ -71,7 +70,7 @@ def cache_features(
     info = records.open_split(dataset_dir, split).info
     made_from = {
         "weights": backbones.weights_digest(backbone),
-        "backbone": config.to_json(backbone_config),
+        "backbone": backbones.identity(backbone_config),
         "data": info.digest,
         "split": split,
         "size": list(size),
@@ -79,13 +78,18 @@ def cache_features(
         "seed": seed if views > 1 else 0,
     }
 
+    normalize = backbones.normalize(backbone_config)
+    augmentation = dataclasses.replace(VIEW_AUGMENTATION, mean_pixel=backbones.mean_pixel(normalize))
+
     @tf.function
     def features(images):
-        return backbone(images * (2.0 / 255.0) - 1.0, training=False)
+        return backbone(normalize(images), training=False)
 
     def compute():
         with records.translate_data_errors(dataset_dir, split):
-            pictures = view_dataset(dataset_dir, split, size=tuple(size), views=views, seed=seed)
+            pictures = view_dataset(
+                dataset_dir, split, size=tuple(size), views=views, seed=seed, augmentation=augmentation
+            )
             for batch in pictures.batch(_BATCH_SIZE):
                 yield features(batch[IMAGE]).numpy(), batch[LABEL].numpy()
 

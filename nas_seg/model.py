@@ -11,7 +11,7 @@ import os
 
 import keras
 
-from nas_seg.core.backbones import BackboneConfig, load_applications_weights
+from nas_seg.core.backbones import BackboneConfig, load_applications_weights, normalize
 from nas_seg.core.resize import ResizeLike
 from nas_seg.deeplab import network as deeplab
 from nas_seg.deeplab.network import DeepLabConfig
@@ -52,7 +52,7 @@ def build(config: ModelConfig) -> keras.Model:
         "backbone" is the backbone; everything after it is the head.
     """
     images = keras.Input((None, None, 3), name="image")
-    normalized = keras.layers.Rescaling(2.0 / 255.0, -1.0, name="normalize")(images)
+    normalized = normalize(config.network.backbone)(images)
     logits = connect(config, normalized)
     return keras.Model(images, ResizeLike(dtype="float32", name="logits_at_image_size")([logits, images]))
 
@@ -60,6 +60,11 @@ def build(config: ModelConfig) -> keras.Model:
 def connect(config: ModelConfig, normalized):
     """Normalised images -> logits at the network's own stride, as tensors of one graph."""
     return _FAMILIES[type(config.network)].connect(config.network, config.num_classes, normalized)
+
+
+def tf1_names(model: keras.Model, config: ModelConfig) -> dict:
+    """DeepLab's TF1 variable name -> variable, every one of a model built from `config`."""
+    return _FAMILIES[type(config.network)].tf1_names(model, config.network)
 
 
 def load(run_dir: str | os.PathLike, weights: str = "best") -> keras.Model:

@@ -12,11 +12,12 @@ import tensorflow as tf
 from nas_seg import eval as evaluation
 from nas_seg import model as model_lib
 from nas_seg import train as training
+from nas_seg.core.backbones import mean_pixel
 from nas_seg.datasets import data_generator, records
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
 from nas_seg.model import ModelConfig
 from nas_seg.train_config import TrainConfig
-from nas_seg.utils import config, distribute, runs
+from nas_seg.utils import distribute, runs
 from nas_seg.utils.errors import InputError
 
 _SCALES = ("min_scale_factor", "max_scale_factor", "scale_factor_step_size")
@@ -48,8 +49,8 @@ def train(
     strategy = strategy or tf.distribute.get_strategy()
     descriptor = read_descriptor(dataset_dir)
     sections = {
-        "model": config.to_json(model_config),
-        "train": config.to_json(train_config),
+        "model": runs.section(run_dir, "model", model_config),
+        "train": runs.section(run_dir, "train", train_config),
         "dataset_dir": os.path.abspath(dataset_dir),
     }
     runs.check_run(run_dir, sections)
@@ -68,7 +69,7 @@ def train(
         with records.translate_data_errors(dataset_dir, *splits):
             return training.fit(
                 model,
-                _batches(train_config, dataset_dir),
+                _batches(train_config, dataset_dir, mean_pixel(model.get_layer("normalize"))),
                 train_config,
                 run_dir,
                 ignore_label=descriptor.ignore_label,
@@ -81,7 +82,9 @@ def train(
         raise
 
 
-def _batches(train_config: TrainConfig, dataset_dir) -> Callable[[int], tf.data.Dataset]:
+def _batches(
+    train_config: TrainConfig, dataset_dir, pixel: tuple[float, float, float]
+) -> Callable[[int], tf.data.Dataset]:
     def make_dataset(start_step: int):
         return data_generator.train_dataset(
             dataset_dir,
@@ -90,6 +93,7 @@ def _batches(train_config: TrainConfig, dataset_dir) -> Callable[[int], tf.data.
             batch_size=train_config.train_batch_size,
             seed=train_config.seed,
             start_step=start_step,
+            mean_pixel=pixel,
             **{name: getattr(train_config, name) for name in _SCALES},
         )
 

@@ -150,7 +150,9 @@ def _searched_on(run_dir: str) -> tuple[dict[str, Any], str | None]:
     where, task = f"{pathlib.Path(run_dir, runs.CONFIG)}: {_TASK}", runs.read_config(run_dir).get(_TASK)
     if not isinstance(task, dict):
         raise InputError(f"{where}: expected an object with backbone and backbone_weights, received {task!r}")
-    backbone = config.from_json(dict[str, str | int | float | None], task.get("backbone"), f"{where}.backbone")
+    backbone = task.get("backbone")
+    # What it says is checked when TensorFlow is there, which a backbone's configuration imports.
+    config.from_json(dict[str, str | bool | int | float | tuple[int, ...] | None], backbone, f"{where}.backbone")
     return backbone, config.from_json(str | None, task.get("backbone_weights"), f"{where}.backbone_weights")
 
 
@@ -193,11 +195,18 @@ def _baselines(names: Sequence[str], opened: Study, space: SearchSpace) -> list[
 def _check_backbone(backbone: dict[str, Any], weights: str | None) -> None:
     """A backbone and weights that do not fit must not leave a folder behind."""
     from nas_seg import model
-    from nas_seg.core.backbones import BackboneConfig, build_backbone
+    from nas_seg.core.backbones import build_backbone
 
-    network = config.from_json(BackboneConfig, backbone, f"{runs.CONFIG}: {_TASK}.backbone")
+    network = _backbone(backbone)
     if weights is not None:
         model.fill_backbone(build_backbone(network), network, weights)
+
+
+def _backbone(fields: dict[str, Any]):
+    """The BackboneConfig that RERANK/config.json holds."""
+    from nas_seg.core.backbones import BackboneConfig
+
+    return config.from_json(BackboneConfig, fields, f"{runs.CONFIG}: {_TASK}.backbone")
 
 
 def _announcer(settings: Rerank, candidates: Sequence[Candidate], seeds: Sequence[int]) -> Callable[..., None]:
@@ -254,11 +263,11 @@ def _train(settings: Rerank, backbone: dict[str, Any], strategy, candidate: Cand
     genotype = settings.folder / "genotypes" / f"{candidate.name}.json"
     config.save(genotype, candidate.genotype)
     num_classes = read_descriptor(settings.dataset_dir).num_classes
-    network = presets.network_config(num_classes, genotype=genotype, **backbone)
+    network = presets.network_config(num_classes, genotype=genotype, **vars(_backbone(backbone)))
     run_dir = settings.training_dir(candidate, one.seed)
     if _is_trained(run_dir):
-        sections = {"model": network, "train": one, "dataset_dir": os.path.abspath(settings.dataset_dir)}
-        runs.check_run(run_dir, config.to_json(sections))
+        sections = {"model": runs.section(run_dir, "model", network), "train": runs.section(run_dir, "train", one)}
+        runs.check_run(run_dir, sections | {"dataset_dir": os.path.abspath(settings.dataset_dir)})
     else:
         keras.backend.clear_session()
         pipeline.train(network, one, settings.dataset_dir, run_dir, strategy)

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from nas_seg import common, losses, optimizers
 from nas_seg.core import conv
+from nas_seg.core.encoder_decoder import loss_model
 from nas_seg.train_config import TrainConfig
 from nas_seg.utils import distribute, runs
 from nas_seg.utils.errors import InputError
@@ -109,28 +110,33 @@ def fit(
 def _compile(model, optimizer, config, ignore_label, strategy) -> Callable:
     """A traced function (iterator, count) -> mean loss, first step without a finite loss (or -1), stray labels."""
     rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
+    # One loss for each scale of an image pyramid and one for the merged logits, as in DeepLab.
+    network = loss_model(model)
+
+    def loss_of(logits, labels):
+        cost, count = losses.cross_entropy_sum(
+            logits,
+            labels,
+            ignore_label,
+            label_weights=config.label_weights,
+            top_k_percent_pixels=config.top_k_percent_pixels,
+            hard_example_mining_step=config.hard_example_mining_step,
+            step=optimizer.iterations,
+        )
+        count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
+        return tf.math.divide_no_nan(cost, count)
 
     def replica_step(batch):
         images, labels = batch[common.IMAGE], tf.cast(batch[common.LABEL], tf.int32)
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            cost, count = losses.cross_entropy_sum(
-                logits,
-                labels,
-                ignore_label,
-                label_weights=config.label_weights,
-                top_k_percent_pixels=config.top_k_percent_pixels,
-                hard_example_mining_step=config.hard_example_mining_step,
-                step=optimizer.iterations,
-            )
-            count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-            loss = tf.math.divide_no_nan(cost, count)
+            outputs = keras.tree.flatten(network(images, training=True))
+            loss = tf.add_n([loss_of(logits, labels) for logits in outputs])
         gradients = tape.gradient(loss, model.trainable_variables)
         # TensorFlow's CPU kernels turn relu(NaN) into 0, so a loss may stay finite; the gradients do not.
         finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
         loss = tf.where(finite, loss, float("nan"))
         optimizer.apply([rule(gradient) for rule, gradient in zip(rules, gradients, strict=True)])
-        known = (labels >= 0) & (labels < logits.shape[-1]) | (labels == ignore_label)
+        known = (labels >= 0) & (labels < outputs[0].shape[-1]) | (labels == ignore_label)
         return loss, tf.reduce_sum(tf.cast(~known, tf.int32))
 
     @tf.function

@@ -47,11 +47,13 @@ def _recorded(case: str, file: str):
         config = DeepLabConfig(backbone, atrous_rates=(), crop_size=tuple(crop))
         names = deeplab_network.tf1_names
     model = nas_seg.build(ModelConfig(info["num_classes"], config))
-    table = names(model)
+    table = names(model, config)
     assert len(table) == len(model.weights)
     rules = info["gain_rules"]
     checkpoint.assign(table, {n: recipe_value(n, tuple(v.shape), rules, info["seed"]) for n, v in table.items()})
-    return model, info, dict(np.load(folder / file)), {line.split("\t")[0] for line in open(folder / "variables.txt")}
+    recorded_names = {line.split("\t")[0] for line in (folder / "variables.txt").read_text().splitlines()}
+    assert recorded_names == set(table)
+    return model, info, dict(np.load(folder / file))
 
 
 @pytest.mark.parametrize(
@@ -65,9 +67,7 @@ def _recorded(case: str, file: str):
     ],
 )
 def test_network_equals_the_recorded_one_of_the_original_code(case, file):
-    model, info, recorded, names = _recorded(case, file)
-    network = dpc_network if "dpc" in case else deeplab_network
-    assert names == set(network.tf1_names(model))
+    model, info, recorded = _recorded(case, file)
     assert _parameters(model.trainable_variables) == info["trainable_params"]
     image = recorded["image"].astype(np.float32)
     logits_model = keras.Model(model.input, model.get_layer("logits").output)

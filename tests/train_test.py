@@ -11,7 +11,12 @@ import pytest
 import tensorflow as tf
 import training
 
+import nas_seg
 from nas_seg import losses, train
+from nas_seg.core.backbones import BackboneConfig
+from nas_seg.core.encoder_decoder import loss_model
+from nas_seg.deeplab.network import DeepLabConfig
+from nas_seg.model import ModelConfig
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
 
@@ -285,3 +290,21 @@ def test_hard_pixels_and_label_weights_reach_the_loss(tmp_path):
 def test_a_wrong_setting_is_named(changes, message):
     with pytest.raises(InputError, match=message):
         config(**changes)
+
+
+def test_an_image_pyramid_adds_up_a_loss_for_each_scale_and_one_for_the_merged_logits(tmp_path):
+    keras.utils.set_random_seed(0)
+    backbone = BackboneConfig(depth_multiplier=0.35, divisible_by=8)
+    network = DeepLabConfig(backbone, head="none", atrous_rates=(), image_pyramid=(0.5, 1.0))
+    model = nas_seg.build(ModelConfig(training.NUM_CLASSES, network))
+    batch = next(iter(training.batches()))
+    outputs = loss_model(model)(batch["image"], training=True)
+    assert len(outputs) == 3
+    expected = 0.0
+    for logits in outputs.values():
+        total, count = losses.cross_entropy_sum(logits, batch["label"], training.IGNORE)
+        expected += float(total / count)
+    one_step = config(training_number_of_steps=1, log_steps=1, save_interval_steps=1, eval_interval_steps=1)
+    fit(model, tmp_path, one_step)
+    # float32 sums in another order.
+    assert losses_of(tmp_path)[0][1] == pytest.approx(expected, rel=1e-4)

@@ -18,6 +18,7 @@ import tensorflow as tf
 from nas_seg import model as model_lib
 from nas_seg.benchmark.timing import GEMM, GEMM_FLOPS, Timing, time_in_turns
 from nas_seg.common import IMAGE, LABEL
+from nas_seg.core.backbones import normalize as normalize_layer
 from nas_seg.core.resize import resize_bilinear
 from nas_seg.datasets.data_generator import train_dataset, view_dataset
 from nas_seg.dpc import proxy
@@ -169,9 +170,11 @@ def _frozen_step(task: ProxyTask, evaluator: proxy.ProxyEvaluator, backbone, cel
     head_step = proxy.make_step(model, task.proxy, evaluator.ignore_label)
     batches, every = _training_pictures(task), task.proxy.label_stride
 
+    normalize = normalize_layer(task.backbone)
+
     @tf.function
     def features(images):
-        return backbone(images * (2.0 / 255.0) - 1.0, training=False)
+        return backbone(normalize(images), training=False)
 
     def step() -> float:
         batch = next(batches)

@@ -1,6 +1,6 @@
 """TF1 variable names of DeepLab's checkpoints -> our Keras variables.
 
-A table maps names to variables; each family's network.py makes its own with the rows below.
+A table maps names to variables; each backbone and each family's network.py makes its own with the rows below.
 """
 
 from __future__ import annotations
@@ -30,16 +30,6 @@ def names_of(layer: keras.layers.Layer, scope: str) -> dict:
     if isinstance(layer, keras.layers.Conv2D):
         return {f"{scope}/weights": layer.kernel, f"{scope}/biases": layer.bias}
     raise TypeError(f"{type(layer).__name__} has no TF1 names")
-
-
-def mobilenet_v2_names(backbone: keras.Model) -> dict:
-    """TF1 name -> variable of a MobileNet-v2 backbone."""
-    names = {}
-    for layer in backbone.layers:
-        if isinstance(layer, ConvNorm):
-            scope, _, part = layer.name.rpartition("_")
-            names |= names_of(layer, "MobilenetV2/" + (f"{scope}/{part}" if scope else layer.name))
-    return names
 
 
 def assign(names: dict, arrays: dict) -> None:

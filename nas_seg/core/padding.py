@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from keras import ops
 
+from nas_seg.core.backbones import mean_pixel
+
 # Sizes of 32 k + 1 are good for every output stride.
 _GRID = 32
-# What an image is padded with: 0 after normalisation (DeepLab's mean pixel).
-_MEAN_PIXEL = 127.5
+_GREY = (127.5, 127.5, 127.5)
 
 
 def padded_logits(model, images):
     """Logits of images padded at the bottom and the right to sizes 32 k + 1, cut back to the images' size.
 
     Args:
-        model: a keras.Model, images [B, H, W, 3] in [0, 255] -> logits [B, H, W, C]; used for inference.
+        model: a keras.Model, images [B, H, W, 3] in [0, 255] -> logits [B, H, W, C]; used for inference. Images
+            are padded with the pixel that its layer "normalize" maps to 0, mid-grey where it has none.
         images: float [B, H, W, 3] of any size.
 
     Returns:
@@ -27,8 +29,10 @@ def padded_logits(model, images):
     """
     height, width = ops.shape(images)[1:3]
     padding = [(0, 0), (0, _missing(height)), (0, _missing(width)), (0, 0)]
-    # ops.pad takes no tensors for a constant on every backend; shifted by the mean pixel, the constant is 0.
-    padded = ops.pad(images - _MEAN_PIXEL, padding) + _MEAN_PIXEL
+    normalize = next((layer for layer in model.layers if layer.name == "normalize"), None)
+    pixel = ops.convert_to_tensor(mean_pixel(normalize) if normalize else _GREY, images.dtype)
+    # ops.pad takes no tensors for a constant on every backend; shifted by the pixel, the constant is 0.
+    padded = ops.pad(images - pixel, padding) + pixel
     return model(padded, training=False)[:, :height, :width]
 
 

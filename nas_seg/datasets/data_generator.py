@@ -14,9 +14,13 @@ import tensorflow as tf
 from nas_seg import common
 from nas_seg.datasets import example, input_preprocess, records
 from nas_seg.datasets.input_preprocess import Augmentation
+from nas_seg.datasets.preprocess_utils import MEAN_PIXEL
 from nas_seg.utils.errors import InputError
 
 Size = tuple[int, int]
+# Of cached views: scales 0.75, 1, ..., 2 of the whole picture, flipped or not. Small scales waste a cache on padding,
+# so they begin later than in training.
+VIEW_AUGMENTATION = Augmentation(min_scale_factor=0.75)
 
 
 def train_dataset(
@@ -31,6 +35,7 @@ def train_dataset(
     max_scale_factor: float = 2.0,
     scale_factor_step_size: float = 0.25,
     flip: bool = True,
+    mean_pixel: tuple[float, float, float] = MEAN_PIXEL,
 ) -> tf.data.Dataset:
     """An endless stream of augmented batches; batch k depends on `seed` and k alone.
 
@@ -48,6 +53,7 @@ def train_dataset(
         max_scale_factor: largest random scale.
         scale_factor_step_size: distance between scales; 0 draws from the whole range.
         flip: mirror half of the pictures.
+        mean_pixel: RGB that a crop is padded with.
 
     Returns:
         A dataset of {common.IMAGE: float32 [batch, *crop_size, 3] in 0..255, common.LABEL: int32 [batch, *crop_size]}.
@@ -59,7 +65,7 @@ def train_dataset(
     if not opened.info.has_labels:
         raise InputError(f"split {split!r} of {dataset_dir}: expected labels to train on, it has none")
     _check_positive(batch_size=batch_size, crop_height=crop_size[0], crop_width=crop_size[1])
-    augmentation = Augmentation(min_scale_factor, max_scale_factor, scale_factor_step_size, flip)
+    augmentation = Augmentation(min_scale_factor, max_scale_factor, scale_factor_step_size, flip, mean_pixel)
     order_seed, augment_seed = tf.unstack(tf.random.split(tf.constant([seed, 0], tf.int64), 2))
     count, first = opened.info.num_images, start_step * batch_size
 
@@ -146,8 +152,7 @@ def view_dataset(
         size: (height, width) of every view.
         views: views a picture, at least 1.
         seed: draws the augmented views.
-        augmentation: what is drawn; None: scales 0.75, 1, ..., 2 of view 0, flipped or not. Small scales
-            waste a cache on padding, so they begin later than in training.
+        augmentation: what is drawn; None: `VIEW_AUGMENTATION`.
 
     Returns:
         A dataset, not batched, of {common.IMAGE: float32 [*size, 3], common.LABEL: int32 [*size]}.
@@ -157,7 +162,7 @@ def view_dataset(
     """
     opened = records.open_split(dataset_dir, split)
     _check_positive(views=views, height=size[0], width=size[1])
-    augmentation = augmentation or Augmentation(min_scale_factor=0.75)
+    augmentation = augmentation or VIEW_AUGMENTATION
     count = opened.info.num_images
     seed_pair = tf.constant([seed, 1], tf.int64)
 

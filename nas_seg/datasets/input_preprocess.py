@@ -23,12 +23,14 @@ class Augmentation:
         max_scale_factor: largest scale.
         scale_factor_step_size: distance between the scales drawn from; 0 draws from the whole range.
         flip: mirror half of the pictures left to right.
+        mean_pixel: RGB that a crop is padded with where the picture ends.
     """
 
     min_scale_factor: float = 0.5
     max_scale_factor: float = 2.0
     scale_factor_step_size: float = 0.25
     flip: bool = True
+    mean_pixel: tuple[float, float, float] = ops.MEAN_PIXEL
 
     def __post_init__(self):
         if not 0 < self.min_scale_factor <= self.max_scale_factor:
@@ -62,7 +64,7 @@ def augment(
         base_size: size of the picture at scale 1; None for its own.
 
     Returns:
-        float32 [*crop_size, 3] in 0..255, padded with the mean pixel, and int32 [*crop_size].
+        float32 [*crop_size, 3] in 0..255, padded with the mean pixel of `augmentation`, and int32 [*crop_size].
     """
     scale_seed, offset_seed, flip_seed = tf.unstack(tf.random.split(seed, 3))
     scale = ops.random_scale(
@@ -74,7 +76,7 @@ def augment(
     size = ops.scaled_size(tf.shape(label) if base_size is None else base_size, scale)
     offset = ops.random_offset(offset_seed, size, crop_size)
     crop = tf.minimum(size, crop_size)
-    image = ops.pad_to(ops.crop_scaled_image(image, size, offset, crop), crop_size, ops.MEAN_PIXEL)
+    image = ops.pad_to(ops.crop_scaled_image(image, size, offset, crop), crop_size, augmentation.mean_pixel)
     label = ops.pad_to(ops.crop_scaled_label(label, size, offset, crop), crop_size, ignore_label)
     if augmentation.flip:
         image, label = ops.random_flip(flip_seed, image, label)

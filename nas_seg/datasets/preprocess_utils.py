@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 # The colour that padding has: gray, which the models' normalisation maps to 0.
-MEAN_PIXEL = 127.5
+MEAN_PIXEL = (127.5, 127.5, 127.5)
 
 Size = tuple[int, int] | tf.Tensor
 
@@ -78,11 +78,12 @@ def crop_scaled_label(label: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, crop
     return tf.gather(tf.gather(label, tf.cast(rows, tf.int32)), tf.cast(columns, tf.int32), axis=1)
 
 
-def pad_to(picture: tf.Tensor, size: tuple[int, int], value: float | int) -> tf.Tensor:
-    """Pads [H, W] or [H, W, C] at the bottom and on the right to `size` with `value`."""
+def pad_to(picture: tf.Tensor, size: tuple[int, int], value: float | int | tuple[float, ...]) -> tf.Tensor:
+    """Pads [H, W] or [H, W, C] at the bottom and on the right to `size` with `value`, or with one for each channel."""
     room = [[0, size[0] - tf.shape(picture)[0]], [0, size[1] - tf.shape(picture)[1]]]
     room += [[0, 0]] * (picture.shape.rank - 2)
-    padded = tf.pad(picture, room, constant_values=tf.cast(value, picture.dtype))
+    inside = tf.pad(tf.ones_like(picture, tf.bool), room)
+    padded = tf.where(inside, tf.pad(picture, room), tf.cast(value, picture.dtype))
     return tf.ensure_shape(padded, [*size, *picture.shape[2:]])
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 from typing import ClassVar
 
 import keras
 
-from nas_seg.core.backbones import BackboneConfig, build_backbone
-from nas_seg.core.checkpoint import mobilenet_v2_names, names_of
-from nas_seg.core.conv import logits_layer
+from nas_seg.core import backbones, encoder_decoder
+from nas_seg.core.backbones import BackboneConfig
+from nas_seg.core.checkpoint import names_of
+from nas_seg.core.decoder import DecoderConfig
 from nas_seg.dpc.cell import DensePredictionCell, check_output_stride
 from nas_seg.dpc.genotype import DPCGenotype
+
+_CELL = "dense_prediction_cell"
+_SCOPE = "meta_architecture"
 
 
 @dataclasses.dataclass(frozen=True)
 class DPCConfig:
-    """Backbone + dense prediction cell + logits.
+    """Backbone + dense prediction cell + perhaps a decoder + logits.
 
     Attributes:
         genotype: the cell.
@@ -27,6 +33,10 @@ class DPCConfig:
         crop_size: (height, width) in input pixels that the pyramid pooling windows come from; None takes the
             map itself.
         pooling_crop_size: the same for the pooling windows alone (image_pooling_crop_size).
+        decoder: None for none.
+        image_pyramid: scales of the image whose logits are merged; empty for the image as it is. As in DeepLab's
+            code each scale has a cell of its own, while backbone, decoder and logits are shared.
+        merge_method: "max" or "avg" of them.
     """
 
     KIND: ClassVar[str] = "dpc"
@@ -38,41 +48,57 @@ class DPCConfig:
     dropout_rate: float = 0.1
     crop_size: tuple[int, int] | None = None
     pooling_crop_size: tuple[int, int] | None = None
+    decoder: DecoderConfig | None = None
+    image_pyramid: tuple[float, ...] = ()
+    merge_method: str = "max"
 
     def __post_init__(self):
         check_output_stride(self.backbone.output_stride)
+        encoder_decoder.check(self)
 
 
-def head(config: DPCConfig, num_classes: int, features):
-    """Features [B, h, w, C] -> logits [B, h, w, num_classes]."""
-    cell = DensePredictionCell(
-        config.genotype,
-        config.filters,
-        config.concat_filters,
-        config.dropout_rate,
-        config.backbone.output_stride,
-        config.crop_size,
-        config.pooling_crop_size,
-        name="dense_prediction_cell",
-    )
-    return logits_layer(num_classes)(cell(features))
+def head(config: DPCConfig, num_classes: int, features, low_level=()):
+    """Features [B, h, w, C] (and low-level ones for a decoder) -> logits [B, h, w, num_classes]."""
+    return _make_head(config, num_classes)(features, low_level)
 
 
 def connect(config: DPCConfig, num_classes: int, images):
-    """Normalised images [B, H, W, 3] -> logits at the backbone's output stride, as tensors of one graph."""
-    return head(config, num_classes, build_backbone(config.backbone)(images))
+    """Normalised images [B, H, W, 3] -> logits at the network's own stride, as tensors of one graph."""
+    return encoder_decoder.connect(config, images, _make_head(config, num_classes))
 
 
-def tf1_names(model: keras.Model) -> dict:
-    """DeepLab's TF1 variable name -> variable, of a model built from a DPCConfig."""
-    cell = model.get_layer("dense_prediction_cell")
-    names = mobilenet_v2_names(model.get_layer("backbone")) | cell_tf1_names(cell)
-    return names | names_of(model.get_layer("logits"), "logits/semantic")
+def _make_head(config: DPCConfig, num_classes: int) -> Callable:
+    count = itertools.count()
+
+    def context(features, scale):
+        index = next(count)
+        cell = DensePredictionCell(
+            config.genotype,
+            config.filters,
+            config.concat_filters,
+            config.dropout_rate,
+            config.backbone.output_stride,
+            encoder_decoder.scaled(config.crop_size, scale),
+            encoder_decoder.scaled(config.pooling_crop_size, scale),
+            name=f"{_CELL}_{index}" if index else _CELL,
+        )
+        return cell(features)
+
+    return encoder_decoder.make_head(config, num_classes, context)
 
 
-def cell_tf1_names(cell: DensePredictionCell) -> dict:
+def tf1_names(model: keras.Model, config: DPCConfig) -> dict:
+    """DeepLab's TF1 variable name -> variable, every one of a model built from `config`."""
+    names = backbones.tf1_names(model.get_layer("backbone"), config.backbone)
+    for layer in model.layers:
+        if isinstance(layer, DensePredictionCell):
+            names |= cell_tf1_names(layer, layer.name.replace(_CELL, _SCOPE))
+    return names | encoder_decoder.tf1_names(model)
+
+
+def cell_tf1_names(cell: DensePredictionCell, scope: str = _SCOPE) -> dict:
     """DeepLab's TF1 variable name -> variable of a built cell."""
-    names = names_of(cell.projection, "meta_architecture/concat_projection")
+    names = names_of(cell.projection, f"{scope}/concat_projection")
     for i, branch in enumerate(cell.branches):
-        names |= names_of(branch, f"meta_architecture/branch{i}")
+        names |= names_of(branch, f"{scope}/branch{i}")
     return names

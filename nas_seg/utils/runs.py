@@ -63,6 +63,20 @@ def check_run(run_dir: str | os.PathLike, sections: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: {where}: this run has {old!r}, received {new!r}; take another --run_dir")
 
 
+def section(run_dir: str | os.PathLike, name: str, value: Any) -> Any:
+    """The JSON form of a configuration to open a run with.
+
+    Where the folder's own section reads as the same value it is that one: a field that configurations got after the
+    run was begun is missing there, and has its default.
+    """
+    if pathlib.Path(run_dir, CONFIG).exists():
+        there = read_config(run_dir).get(name)
+        with contextlib.suppress(InputError):
+            if there is not None and config.from_json(type(value), there, name) == value:
+                return there
+    return config.to_json(value)
+
+
 def circumstances() -> dict[str, Any]:
     """The sections that say how a run was started: the command, the machine, the versions of what matters."""
     packages = ("nas_seg", "tensorflow", "tensorflow-cpu", "keras", "numpy", "optuna")

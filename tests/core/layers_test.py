@@ -88,7 +88,9 @@ def test_fused_and_synchronized_batch_norm_give_the_same_outputs_averages_and_gr
         (ConvNorm, {"filters": 6, "kernel_size": 3, "dilation_rate": 2}, 6, 3),
         (ConvNorm, {"filters": None, "kernel_size": 3, "activation": "relu6"}, 5, 3),
         (ConvNorm, {"filters": 6, "activation": None}, 6, 3),
+        (ConvNorm, {"filters": None, "kernel_size": (3, 1), "activation": "clip6"}, 5, 3),
         (SplitSeparableConv, {"filters": 6, "dilation_rate": (6, 2)}, 6, 6),
+        (SplitSeparableConv, {"filters": 6, "activation": "relu6"}, 6, 6),
         (PyramidPooling, {"filters": 6, "grid_size": (2, 4)}, 6, 3),
         (PyramidPooling, {"filters": 6, "window": (40, 3)}, 6, 3),
         (ASPP, {"filters": 6, "atrous_rates": (2, 3), "dropout_rate": 0.0}, 6, 3 + 3 + 6 + 6 + 3),
@@ -100,8 +102,60 @@ def test_layer_keeps_the_contract(layer, arguments, output_channels, trainable):
     run_layer_test(layer, arguments, (2, 9, 11, 5), (2, 9, 11, output_channels), trainable)
 
 
-def test_strided_convolution_halves_the_map():
-    run_layer_test(ConvNorm, {"filters": 4, "kernel_size": 3, "strides": 2}, (1, 9, 12, 3), (1, 5, 6, 4), 3)
+@pytest.mark.parametrize("explicit", [True, False])
+def test_strided_convolution_halves_the_map(explicit):
+    arguments = {"filters": 4, "kernel_size": 3, "strides": 2, "explicit_padding": explicit}
+    run_layer_test(ConvNorm, arguments, (1, 9, 12, 3), (1, 5, 6, 4), 3)
+
+
+@pytest.mark.parametrize("filters", [None, 7])
+def test_normalisation_at_inference_is_that_of_convolution_and_batch_norm_one_after_the_other(filters):
+    layer = ConvNorm(filters, 3, 2, explicit_padding=True)
+    x = np.random.default_rng(0).normal(size=(2, 8, 9, 5)).astype(np.float32)
+    layer.build(x.shape)
+    for i, weight in enumerate(layer.weights[1:]):
+        weight.assign(np.random.default_rng(i).uniform(0.5, 1.5, weight.shape))
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    np.testing.assert_allclose(layer(x), tf.nn.relu(layer.norm(layer.conv(padded))), atol=1e-5)
+
+
+# Recorded output -> name of its kernel and what makes the layer.
+_CONVOLUTIONS = {
+    "conv2d_same_s2": ("cvw_a/weights", {"filters": 6, "strides": 2, "explicit_padding": True}),
+    "conv2d_same_s1_r2": ("cvw_b/weights", {"filters": 6, "dilation_rate": 2, "explicit_padding": True}),
+    "slim_conv_SAME_s2": ("cvw_c/weights", {"filters": 6, "strides": 2}),
+    "slim_dw_SAME_s2": ("cvw_f/depthwise_weights", {"filters": None, "strides": 2}),
+    "dw_rate_6x3": ("cvw_g/depthwise_weights", {"filters": None, "dilation_rate": (6, 3)}),
+}
+
+
+@pytest.mark.parametrize("size", ["9x12", "8x13"])
+@pytest.mark.parametrize("recorded", _CONVOLUTIONS)
+def test_convolution_is_padded_as_the_recorded_one(recorded, size):
+    arrays = np.load(fixtures("deeplab", "u_micro") / "micro.npz")
+    kernel, arguments = _CONVOLUTIONS[recorded]
+    _check_recorded(arrays, size, recorded, [(kernel, ConvNorm(kernel_size=3, activation=None, **arguments))])
+
+
+@pytest.mark.parametrize("size", ["9x12", "8x13"])
+def test_split_separable_convolution_is_padded_as_the_recorded_one(size):
+    arrays = np.load(fixtures("deeplab", "u_micro") / "micro.npz")
+    depthwise = ConvNorm(None, 3, 2, activation=None, explicit_padding=True)
+    chain = [
+        ("cvw_e_depthwise/depthwise_weights", depthwise),
+        ("cvw_e_pointwise/weights", ConvNorm(6, activation=None)),
+    ]
+    _check_recorded(arrays, size, "sep_same_s2_k3_split", chain)
+
+
+def _check_recorded(arrays, size, recorded, chain):
+    x = arrays[f"cv_{size}_in"]
+    for kernel, layer in chain:
+        layer.norm.epsilon = 0.0  # Fresh statistics then leave every value as it is.
+        layer.build(x.shape)
+        layer.conv.kernel.assign(arrays[kernel])
+        x = layer(x)
+    np.testing.assert_allclose(x, arrays[f"cv_{size}_{recorded}"], atol=1e-5)
 
 
 def test_resize_like_takes_the_size_of_its_reference():

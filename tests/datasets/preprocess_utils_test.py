@@ -90,3 +90,10 @@ def test_a_flip_mirrors_all_pictures_or_none():
         np.testing.assert_array_equal(one, image[:, ::sign])
         np.testing.assert_array_equal(two, label[:, ::sign])
     assert 8 < sum(flipped) < 32
+
+
+def test_padding_takes_a_value_for_each_channel():
+    padded = ops.pad_to(tf.fill((2, 3, 3), 7.0), (3, 4), (123.15, 115.9, 103.06)).numpy()
+    np.testing.assert_array_equal(padded[:2, :3], 7.0)
+    np.testing.assert_array_equal(padded[2], np.float32([[123.15, 115.9, 103.06]] * 4))
+    np.testing.assert_array_equal(padded[:, 3], np.float32([[123.15, 115.9, 103.06]] * 3))

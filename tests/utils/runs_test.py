@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -123,3 +124,16 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         runs.save_weights(Model("new", fail=True), path)
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_run_begun_before_a_field_was_there_goes_on(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        steps: int
+        later: bool = False
+
+    runs.open_run(tmp_path, {"settings": {"steps": 3}})
+    runs.check_run(tmp_path, {"settings": runs.section(tmp_path, "settings", Settings(3))})
+    for other in (Settings(4), Settings(3, later=True)):
+        with pytest.raises(InputError, match="this run has"):
+            runs.check_run(tmp_path, {"settings": runs.section(tmp_path, "settings", other)})

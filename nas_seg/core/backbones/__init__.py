@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from nas_seg.core.backbones import mobilenet_v2
+from nas_seg.core.backbones import mobilenet_v2, resnet, xception
+from nas_seg.core.checkpoint import names_of
+from nas_seg.utils.config import to_json
 from nas_seg.utils.errors import InputError, unknown
 
 
@@ -21,14 +25,19 @@ class BackboneConfig:
     Attributes:
         name: a row of `BACKBONES`.
         output_stride: input pixels a feature pixel, 8, 16 or 32.
-        depth_multiplier: scales the channels.
-        divisible_by: channels are multiples of it; None for DeepLab's rule.
+        depth_multiplier: scales the channels; of MobileNet alone.
+        divisible_by: channels are multiples of it, None for DeepLab's rule; of MobileNet alone.
+        multi_grid: factors of the rates in the last block, None for (1, 1, 1); of Xception (the last unit's three
+            convolutions) and ResNet (the last block's three units).
+        use_bounded_activation: ReLU6 and clipped sums, in the heads too. MobileNet-v2 is always so, ResNet never.
     """
 
     name: str = "mobilenet_v2"
     output_stride: int = 16
     depth_multiplier: float = 1.0
     divisible_by: int | None = None
+    multi_grid: tuple[int, int, int] | None = None
+    use_bounded_activation: bool = False
 
     def __post_init__(self):
         if self.name not in BACKBONES:
@@ -39,32 +48,172 @@ class BackboneConfig:
             raise InputError(f"depth_multiplier: expected a number above 0, received {self.depth_multiplier}")
         if self.divisible_by is not None and self.divisible_by < 1:
             raise InputError(f"divisible_by: expected at least 1, received {self.divisible_by}")
+        grid = self.multi_grid
+        if grid is not None and (len(grid) != 3 or any(rate < 1 for rate in grid)):
+            raise InputError(f"multi_grid: expected three rates of at least 1, received {list(grid)}")
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Refuses an option that the network has not, where it is not at its default."""
+        options = BACKBONES[self.name].options
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in _ALWAYS and field.name not in options and value != field.default:
+                others = ", ".join(name for name, row in BACKBONES.items() if field.name in row.options)
+                raise InputError(
+                    f"{field.name}: expected {field.default} for backbone {self.name!r}, received {value}; "
+                    f"backbones that have it: {others}"
+                )
+
+
+# Fields that every backbone takes: heads heed bounded activations whatever the backbone.
+_ALWAYS = ("name", "output_stride", "use_bounded_activation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Which image a backbone wants: scale * RGB in [0, 255] + offset."""
+
+    scale: float
+    offset: tuple[float, float, float]
+
+
+# DeepLab's preprocessing: to [-1, 1], or less the mean pixel of ImageNet.
+_SYMMETRIC = Normalization(2.0 / 255.0, (-1.0, -1.0, -1.0))
+_LESS_MEAN = Normalization(1.0, (-123.15, -115.90, -103.06))
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A row of the table.
+    """A row of the table. A layer is named after its scope in TF1 checkpoints, slashes as underscores.
 
     Attributes:
-        build: (output_stride, depth_multiplier, divisible_by) -> keras.Model named "backbone".
-        applications: the network's class name in keras.applications.
+        features: (images, output_stride=, **options) -> features, as tensors of one graph.
+        options: further fields of BackboneConfig that the network has.
+        root: scope of the network in TF1 checkpoints.
+        scopes: () -> scopes of its ConvNorm layers below the root; they hold all of its variables.
+        low_level: stride -> scope of the layer whose output a decoder takes.
+        normalization: of its images.
+        applications: the network's class name in keras.applications; None where that has it otherwise.
         applications_names: () -> our layer name -> (convolution, batch norm) names there.
     """
 
-    build: Callable[[int, float, int | None], keras.Model]
-    applications: str
-    applications_names: Callable[[], dict[str, tuple[str, str]]]
+    features: Callable
+    options: tuple[str, ...]
+    root: str
+    scopes: Callable[[], Sequence[str]]
+    low_level: Mapping[int, str]
+    normalization: Normalization = _SYMMETRIC
+    applications: str | None = None
+    applications_names: Callable[[], dict[str, tuple[str, str]]] | None = None
+
+
+def _xception(name: str) -> Backbone:
+    return Backbone(
+        features=functools.partial(xception.features, name),
+        options=("multi_grid", "use_bounded_activation"),
+        root=name,
+        scopes=functools.partial(xception.scopes, name),
+        low_level=xception.low_level(name),
+    )
+
+
+def _resnet(depth: int, beta: bool) -> Backbone:
+    return Backbone(
+        features=functools.partial(resnet.features, depth, beta),
+        options=("multi_grid",),
+        root=f"resnet_v1_{depth}",
+        scopes=functools.partial(resnet.scopes, depth, beta),
+        low_level=resnet.low_level(depth),
+        normalization=_SYMMETRIC if beta else _LESS_MEAN,
+    )
 
 
 BACKBONES = {
-    "mobilenet_v2": Backbone(mobilenet_v2.build_mobilenet_v2, "MobileNetV2", mobilenet_v2.applications_names),
+    "mobilenet_v2": Backbone(
+        features=mobilenet_v2.features,
+        options=("depth_multiplier", "divisible_by"),
+        root="MobilenetV2",
+        scopes=mobilenet_v2.scopes,
+        low_level=mobilenet_v2.LOW_LEVEL,
+        applications="MobileNetV2",
+        applications_names=mobilenet_v2.applications_names,
+    ),
+    "xception_41": _xception("xception_41"),
+    "xception_65": _xception("xception_65"),
+    "xception_71": _xception("xception_71"),
+    "resnet_v1_50": _resnet(50, beta=False),
+    "resnet_v1_50_beta": _resnet(50, beta=True),
+    "resnet_v1_101": _resnet(101, beta=False),
+    "resnet_v1_101_beta": _resnet(101, beta=True),
 }
 
 
-def build_backbone(config: BackboneConfig) -> keras.Model:
-    """Images normalised to [-1, 1], [B, H, W, 3] -> features at config.output_stride; named "backbone"."""
+def build_backbone(config: BackboneConfig, low_level_strides: Sequence[int] = ()) -> keras.Model:
+    """A backbone with fresh weights, a model named "backbone".
+
+    Args:
+        config: which one.
+        low_level_strides: of endpoints for a decoder. They change nothing about the weights and their order.
+
+    Returns:
+        Images of `normalize(config)`, [B, H, W, 3] -> features at config.output_stride, or with low-level strides
+        [features, low-level features of each stride in the order asked for].
+
+    Raises:
+        InputError: for a stride that has no endpoint below the output stride.
+    """
     row = BACKBONES[config.name]
-    return row.build(config.output_stride, config.depth_multiplier, config.divisible_by)
+    images = keras.Input((None, None, 3), name="images")
+    options = {name: getattr(config, name) for name in row.options}
+    backbone = keras.Model(images, row.features(images, output_stride=config.output_stride, **options), name="backbone")
+    if not low_level_strides:
+        return backbone
+    known = [stride for stride in row.low_level if stride < config.output_stride]
+    for stride in low_level_strides:
+        if stride not in known:
+            raise InputError(
+                f"low-level stride {stride}: {config.name} at output stride {config.output_stride} has endpoints of "
+                f"stride {', '.join(map(str, known))}"
+            )
+    endpoints = [backbone.get_layer(_layer_name(row.low_level[stride])).output for stride in low_level_strides]
+    return keras.Model(images, [backbone.output, *endpoints], name="backbone")
+
+
+def _layer_name(scope: str) -> str:
+    return scope.replace("/", "_")
+
+
+def normalize(config: BackboneConfig) -> keras.layers.Layer:
+    """The layer "normalize": RGB in [0, 255] -> what the backbone of `config` takes."""
+    normalization = BACKBONES[config.name].normalization
+    # One number where the channels agree.
+    offset = normalization.offset if len(set(normalization.offset)) > 1 else normalization.offset[0]
+    return keras.layers.Rescaling(normalization.scale, offset, name="normalize")
+
+
+def mean_pixel(normalize: keras.layers.Rescaling) -> tuple[float, float, float]:
+    """The RGB value that a layer of `normalize` maps to 0: what images are padded with."""
+    return tuple(float(-offset / normalize.scale) for offset in np.broadcast_to(normalize.offset, 3))
+
+
+def tf1_names(backbone: keras.Model, config: BackboneConfig) -> dict:
+    """DeepLab's TF1 variable name -> variable, every one of a backbone built from `config`."""
+    row = BACKBONES[config.name]
+    names = {}
+    for scope in row.scopes():
+        names |= names_of(backbone.get_layer(_layer_name(scope)), f"{row.root}/{scope}")
+    return names
+
+
+def identity(config: BackboneConfig) -> dict[str, Any]:
+    """The JSON form by which caches and studies know a backbone.
+
+    Fields that BackboneConfig got after the first caches were written are left out at their defaults, so that those
+    caches still fit.
+    """
+    later = {"multi_grid": None, "use_bounded_activation": False}
+    return {name: value for name, value in to_json(config).items() if name not in later or value != later[name]}
 
 
 def weights_digest(backbone: keras.Model) -> str:
@@ -86,9 +235,16 @@ def load_applications_weights(backbone: keras.Model, config: BackboneConfig, wei
         weights: "imagenet" (Keras downloads the file once) or the path of an .h5 file.
 
     Raises:
-        InputError: when the file is missing, is no such file, or holds other shapes.
+        InputError: when keras.applications has no such backbone, or when the file is missing, is no such file, or
+            holds other shapes.
     """
     row = BACKBONES[config.name]
+    if row.applications is None:
+        known = ", ".join(name for name, other in BACKBONES.items() if other.applications)
+        raise InputError(
+            f"{weights}: expected a run folder for backbone {config.name!r}; weights in keras.applications' layout "
+            f"are read for {known} alone"
+        )
     network = getattr(keras.applications, row.applications)
     download = "imagenet" if weights == "imagenet" else None
     try:
