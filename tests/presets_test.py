@@ -1,10 +1,12 @@
 """The zoo: networks of DeepLab's released checkpoints have the parameters and multiply-adds that were published."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import nas_seg
-from nas_seg import presets
+from nas_seg import export_model, presets
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.flops import count_madds
 
@@ -52,3 +54,25 @@ def test_a_released_checkpoints_network_has_its_classes_and_stride():
 def test_a_network_without_classes_of_its_own_asks_for_them(name):
     with pytest.raises(InputError, match=f"num_classes: expected a number for preset '{name}'"):
         nas_seg.from_preset(name)
+
+
+def _by_family():
+    """All; by default one of each family."""
+    quick = ("dpc_mobilenet_v2_035", "deeplabv3_mobilenet_v2_035")
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in nas_seg.list_presets()]
+
+
+@pytest.mark.parametrize("name", _by_family())
+def test_preset_saves_loads_and_exports(name, tmp_path):
+    model = nas_seg.from_preset(name, num_classes=5)
+    image = np.random.default_rng(0).integers(0, 256, (1, 65, 97, 3), np.uint8)
+    model.save(tmp_path / "model.keras")
+    logits = keras.models.load_model(tmp_path / "model.keras")(image.astype(np.float32), training=False)
+    np.testing.assert_array_equal(logits, model(image.astype(np.float32), training=False))
+    export_model.export_saved_model(model, tmp_path / "exported")
+    signature = tf.saved_model.load(tmp_path / "exported").signatures["serving_default"]
+    labels = signature(ImageTensor=image)["SemanticPredictions"].numpy()
+    best = np.sort(logits, axis=-1)
+    # Fresh logits are close to one another; where the best two nearly tie, rounding decides.
+    sure = best[..., -1] - best[..., -2] > 1e-5 * np.abs(best).max()
+    np.testing.assert_array_equal(labels[sure], np.argmax(logits, axis=-1)[sure])
