@@ -11,6 +11,7 @@ import pytest
 from case import REPOSITORY
 
 import nas_seg
+from nas_seg import presets
 
 _README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -45,11 +46,22 @@ def test_readmes_first_lines_of_python_run():
 
 
 def test_parameters_of_the_zoo_table_are_those_of_the_networks():
-    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d,]+) \|", _README, re.M)
+    section = _README.split("\n## The zoo\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d,]+) \|", section, re.M)
     assert {name for name, _ in rows} == set(nas_seg.list_presets())
     for name, parameters in rows:
         model = nas_seg.from_preset(name, num_classes=19)
         assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == int(parameters.replace(",", "")), name
+
+
+def test_released_checkpoints_of_readme_are_all_there_with_their_networks():
+    section = _README.split("### Networks of DeepLab's model zoo")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \|", section, re.M)
+    with_classes = {name: row for name, row in presets.RELEASED.items() if row.num_classes}
+    assert {name: (preset, int(classes)) for name, preset, classes in rows} == {
+        name: (row.preset, row.num_classes) for name, row in with_classes.items()
+    }
+    assert all(f"`{name}`" in section for name in presets.RELEASED)
 
 
 def test_tools_make_and_documents_agree_on_the_two_commands():

@@ -149,7 +149,9 @@ def test_a_killed_reranking_goes_on_with_its_choice_and_trains_nothing_twice(sea
     run_dir = folder / f"{best.name}_seed0"
     assert runs.read_metrics(run_dir)[-1]["val_miou"] == best.val_miou
     model = runs.read_config(run_dir)["model"]
-    assert model["num_classes"] == 8 and model["network"]["backbone"] == TASK["backbone"] | {"depth_multiplier": 0.35}
+    # The fields that the search names; a backbone has more, which are at their defaults.
+    assert model["num_classes"] == 8
+    assert model["network"]["backbone"].items() >= (TASK["backbone"] | {"depth_multiplier": 0.35}).items()
     assert model["network"]["genotype"] == config.to_json(DPCGenotype.load(folder / "genotypes" / f"{best.name}.json"))
 
 
