@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 from case import REPOSITORY, fixtures, recipe_value
+from PIL import Image
 
 import nas_seg
-from nas_seg import convert
+from nas_seg import convert, presets
 from nas_seg import model as model_lib
 from nas_seg.core import tf1_checkpoint
 from nas_seg.core.backbones import BackboneConfig
@@ -169,3 +170,23 @@ def test_weights_of_a_converted_run_are_found(tiny, tmp_path):
     convert.from_tf1(tiny, _TINY, tmp_path / "run")
     assert runs.find_weights(tmp_path / "run").name == "last.weights.h5"
     assert runs.read_section(tmp_path / "run", "converted_from", dict[str, str])["tf_checkpoint"] == str(tiny)
+
+
+@pytest.mark.parametrize("photograph", ["astronaut", "cat", "parrot", "pets"])
+def test_the_official_network_labels_photographs_as_it_did(photograph, official):
+    """MobileNet-v2 0.5 of DeepLab's zoo, at output stride 8."""
+    model, folder = official
+    image = np.asarray(Image.open(folder / "reference" / f"{photograph}.png").convert("RGB"), np.float32)[None]
+    expected = np.asarray(Image.open(folder / "reference" / f"{photograph}_labels.png"))
+    labels = np.argmax(model(image, training=False), axis=-1)[0]
+    assert np.mean(labels == expected) >= 0.9999
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """(the network, its folder)."""
+    folder = fixtures("..", "data", "deeplab_mnv2_dm05_pascal")
+    run_dir = tmp_path_factory.mktemp("official") / "run"
+    network = presets.network("mobilenetv2_dm05_coco_voc_trainval")
+    convert.from_tf1(folder / "model.ckpt", ModelConfig(21, network), run_dir)
+    return nas_seg.load(run_dir), folder
