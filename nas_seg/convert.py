@@ -33,14 +33,14 @@ class Converted:
         fresh: names of those that were left as they were initialised.
         ignored: how many of the checkpoint are of a training, not of the network.
         unused: names of the checkpoint that the network has no place for.
-        parameters: trainable ones of the network.
+        model: the network.
     """
 
     filled: int
     fresh: tuple[str, ...]
     ignored: int
     unused: tuple[str, ...]
-    parameters: int
+    model: keras.Model
 
 
 def from_tf1(
@@ -62,7 +62,7 @@ def from_tf1(
     shapes = tf1_checkpoint.read_shapes(prefix)
     model = model_lib.build(config)
     names = model_lib.tf1_names(model, config)
-    wanted = {name: v for name, v in names.items() if initialize_last_layer or not name.startswith(_LAST_LAYER)}
+    wanted = _taken_over(names, initialize_last_layer)
     _check_shapes(prefix, shapes, wanted, config)
     checkpoint.assign(wanted, tf1_checkpoint.read(prefix, list(wanted)))
     others = sorted(set(shapes) - set(names))
@@ -73,7 +73,7 @@ def from_tf1(
         fresh=tuple(sorted(set(names) - set(wanted))),
         ignored=len(ignored),
         unused=tuple(sorted(set(others) - set(ignored))),
-        parameters=int(sum(variable.shape.num_elements() for variable in model.trainable_variables)),
+        model=model,
     )
 
 
@@ -96,12 +96,11 @@ def from_run(
     model = model_lib.build(config)
     old = model_lib.tf1_names(model_lib.load(source), before)
     names = model_lib.tf1_names(model, config)
-    wanted = {name: v for name, v in names.items() if initialize_last_layer or not name.startswith(_LAST_LAYER)}
+    wanted = _taken_over(names, initialize_last_layer)
     for name, variable in wanted.items():
         variable.assign(old[name].value)
     _write_run(run_dir, model, config, {"run_dir": os.path.abspath(source)})
-    parameters = int(sum(variable.shape.num_elements() for variable in model.trainable_variables))
-    return Converted(len(wanted), tuple(sorted(set(names) - set(wanted))), 0, (), parameters)
+    return Converted(len(wanted), tuple(sorted(set(names) - set(wanted))), 0, (), model)
 
 
 def to_tf1(run_dir: str | os.PathLike, prefix: str | os.PathLike, weights: str = runs.BEST) -> int:
@@ -110,6 +109,11 @@ def to_tf1(run_dir: str | os.PathLike, prefix: str | os.PathLike, weights: str =
     names = model_lib.tf1_names(model_lib.load(run_dir, weights), config)
     tf1_checkpoint.write(prefix, {name: keras.ops.convert_to_numpy(variable) for name, variable in names.items()})
     return len(names)
+
+
+def _taken_over(names: dict[str, Any], initialize_last_layer: bool) -> dict[str, Any]:
+    """The variables that get a value."""
+    return {name: v for name, v in names.items() if initialize_last_layer or not name.startswith(_LAST_LAYER)}
 
 
 def _check_free(run_dir: str | os.PathLike) -> None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from nas_seg.common import REWARD
@@ -25,6 +24,7 @@ from nas_seg.dpc.genotype import DPCGenotype
 from nas_seg.search import table
 from nas_seg.search.evaluator import TrialFailed
 from nas_seg.utils import config, runs
+from nas_seg.utils.console import console
 from nas_seg.utils.errors import InputError, unknown
 from nas_seg.utils.progress import progress
 from nas_seg.utils.statistics import Summary, mean_interval, spearman
@@ -192,7 +192,7 @@ def show(summary: Mapping[str, Any]) -> None:
         n = str(first["n"]) if first else f"0 ({entry['failed'][0]})"
         costs = (table.count(entry["params"]), table.count(entry["madds"]))
         shown.add_row(entry["cell"], *costs, *scores, n, entry["summary"])
-    Console(width=None if Console().is_terminal else 200).print(shown)
+    console().print(shown)
     for split, rho in summary["agreement_of_seeds"].items():
         if rho is not None:
             print(f"{split}: mean Spearman correlation of the cells' ranks between two seeds: {rho:.2f}")

@@ -11,6 +11,7 @@ The network is told by the flags that it was trained with; their names and defau
 
 from __future__ import annotations
 
+import math
 import os
 
 from absl import flags
@@ -65,11 +66,11 @@ def _write_tf1() -> None:
 
 
 def _report(done, size: tuple[int, int]) -> None:
-    import nas_seg
     from nas_seg.utils.flops import count_madds
 
-    madds = count_madds(nas_seg.load(FLAGS.output_dir), *size)
-    print(f"{done.parameters:,} trainable parameters, {madds / 1e9:.2f} B multiply-adds at {size[0]} x {size[1]}")
+    madds = count_madds(done.model, *size)
+    parameters = sum(math.prod(variable.shape) for variable in done.model.trainable_variables)
+    print(f"{parameters:,} trainable parameters, {madds / 1e9:.2f} B multiply-adds at {size[0]} x {size[1]}")
     print(f"{done.filled} variables taken over, {done.ignored} of the training ignored")
     for text, names in (("left as initialised", done.fresh), ("not used", done.unused)):
         for name in names:

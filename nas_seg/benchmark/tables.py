@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from nas_seg.benchmark.model import ModelRow
 from nas_seg.benchmark.timing import GEMM_FLOPS
+from nas_seg.utils.console import console
 
 
 def show_proxy(result: Mapping[str, Any]) -> None:
     """Prints what `nas_seg.benchmark.proxy.measure` returns."""
-    console = Console(width=None if Console().is_terminal else 160)
+    out = console()
     gemm = result["steps"]["gemm"]
-    console.print(
+    out.print(
         f"unit: 2048 x 2048 x 2048 float32 product, {gemm.median:.3f} s, {GEMM_FLOPS / gemm.median / 1e9:.0f} GFLOP/s"
     )
     steps = Table("cell", "numbers", "s/step", "range", "units", "GFLOP", "GFLOP/s", "of GEMM", title="Training step")
@@ -26,20 +26,20 @@ def show_proxy(result: Mapping[str, Any]) -> None:
         span = f"{timing.fastest:.3f} to {timing.slowest:.3f}"
         speed = (f"{timing.median / gemm.median:.2f}", f"{row.gflop:.1f}", f"{row.gflop / timing.median:.0f}")
         steps.add_row(row.cell, row.dtype_policy, f"{timing.median:.3f}", span, *speed, f"{row.share_of_gemm:.2f}")
-    console.print(steps)
+    out.print(steps)
     cached = result["trials"][0]
     trials = Table("features", "s/step", "trace", "val", "s/trial", "trials/h", "cached is", "tracing", title="Trial")
     for row in result["trials"]:
         numbers = (row.step_seconds, row.trace_seconds, row.val_seconds, row.seconds, row.per_hour)
         ratio, share = f"{row.seconds / cached.seconds:.1f} x", f"{100 * row.trace_share:.1f}%"
         trials.add_row(row.name, *(f"{number:.3g}" for number in numbers), ratio, share)
-    console.print(trials)
+    out.print(trials)
     if result["workers"]:
         workers = Table("processes", "trials", "s", "trials/h", "s with start", title="Search")
         for row in result["workers"]:
             numbers = (row.trial_seconds, row.per_hour, row.wall_seconds)
             workers.add_row(str(row.workers), str(row.trials), *(f"{number:.4g}" for number in numbers))
-        console.print(workers)
+        out.print(workers)
 
 
 def show_models(rows: Sequence[ModelRow]) -> None:
@@ -52,7 +52,7 @@ def show_models(rows: Sequence[ModelRow]) -> None:
         speed = (f"{row.units:.2f}", f"{row.gflop / timing.median:.0f}", f"{row.share_of_gemm:.2f}")
         unit = f"{row.gemm.median:.3f}"
         shown.add_row(row.name, size, f"{timing.median:.3f}", span, unit, *speed, f"{row.peak_gib:.1f}")
-    Console(width=None if Console().is_terminal else 160).print(shown)
+    console().print(shown)
 
 
 def to_json(value: Any) -> Any:

@@ -7,17 +7,16 @@ was number 12 of the proxy.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from nas_seg.search.study import Row
 from nas_seg.search.table import count, seconds
 from nas_seg.utils import statistics
+from nas_seg.utils.console import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +189,5 @@ def show(found: Reranking) -> None:
             result.name,
             result.summary,
         )
-    # A log or a pipe has no width: rows are not to be broken there.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
+    console().print(table)
     print(describe(found.correlation))

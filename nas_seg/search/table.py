@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from nas_seg.common import REWARD
 from nas_seg.search.baselines import Baseline, baselines
 from nas_seg.search.space import SearchSpace
 from nas_seg.search.study import FACTS, Row, leaderboard, pareto_front
+from nas_seg.utils.console import console
 
 _COUNTED = (REWARD, "params", "madds")  # These have columns of their own.
 _PARETO = "*"
@@ -63,9 +62,7 @@ def show(
     if pareto:
         table.caption = f"{_PARETO} no trial is better in all objectives"
         table.caption_justify = "left"
-    # A log or a pipe has no width: rows are not to be broken there.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
+    console().print(table)
 
 
 def count(value: float | None) -> str:
