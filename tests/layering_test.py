@@ -23,6 +23,7 @@ _LEVELS = {
     "nas_seg.export_model": 3,
     "nas_seg.deeplab": 4,
     "nas_seg.dpc": 4,
+    "nas_seg.auto_deeplab": 4,
     "nas_seg.model": 5,
     "nas_seg.spaces": 5,
     "nas_seg.dpc_compare": 8,
@@ -40,9 +41,15 @@ _LEVELS = {
     "tools": 11,
 }
 _DATA = "nas_seg.datasets"
-_PAPERS = {"nas_seg.deeplab", "nas_seg.dpc"}
+_PAPERS = {"nas_seg.deeplab", "nas_seg.dpc", "nas_seg.auto_deeplab"}
 # Files that a laptop without TensorFlow must be able to import.
-_WITHOUT_TENSORFLOW = ("nas_seg/search/*.py", "nas_seg/*/genotype.py", "nas_seg/*/space.py", "nas_seg/*/decode.py")
+_WITHOUT_TENSORFLOW = (
+    "nas_seg/search/*.py",
+    "nas_seg/*/genotype.py",
+    "nas_seg/*/space.py",
+    "nas_seg/*/decode.py",
+    "nas_seg/*/relaxation.py",
+)
 
 
 def _package(module: str) -> str:

@@ -1,4 +1,5 @@
-"""Draws an architecture as an SVG file: the branches of a cell, and what each of them reads, to scale.
+"""Draws an architecture as an SVG file: the branches of a dense prediction cell, and what each of them reads, to scale;
+of a network that Auto-DeepLab found its path through the strides, and its cell.
 
 python tools/plot_architecture.py --genotype=runs/search/genotype.json --output=cell.svg --map_size=65,129
 """
@@ -17,7 +18,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("genotype", None, "File of the genotype; a cell also as DeepLab's JSON list.")
 flags.DEFINE_string("run_dir", None, "Run folder of a search, whose best architecture (genotype.json) is drawn.")
 flags.DEFINE_string("output", None, "The SVG file to write (default: beside the genotype).")
-flags.DEFINE_list("map_size", None, "height,width of the feature map (default: the run's, or 33,33).")
+flags.DEFINE_list("map_size", None, "height,width of a dense prediction cell's map (default: the run's, or 33,33).")
 flags.DEFINE_string("title", "", "A line on top of the drawing.")
 
 

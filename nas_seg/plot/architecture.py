@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype
 from nas_seg.dpc.genotype import DPCGenotype
+from nas_seg.plot.auto_deeplab_diagram import network_svg
 from nas_seg.plot.cell_diagram import MAP_SIZE, dpc_svg
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
@@ -26,7 +28,15 @@ class Family(NamedTuple):
     draw: Callable[..., str]
 
 
-FAMILIES = {DPCGenotype.KIND: Family(DPCGenotype.load, dpc_svg)}
+def _draw_network(genotype: AutoDeepLabGenotype, map_size: tuple[int, int], output_stride: int, title: str) -> str:
+    # A path has a map at every stride, and nothing of it is drawn to the scale of one.
+    return network_svg(genotype, title)
+
+
+FAMILIES = {
+    DPCGenotype.KIND: Family(DPCGenotype.load, dpc_svg),
+    AutoDeepLabGenotype.KIND: Family(AutoDeepLabGenotype.load, _draw_network),
+}
 
 
 def load_genotype(path: str | os.PathLike) -> Any:
