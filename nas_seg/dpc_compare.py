@@ -41,9 +41,11 @@ class Comparison:
         output_dir: of the comparison alone.
         cells: by name.
         reference: the name that the others are measured against.
-        num_seeds: every cell is trained with seeds 0 .. num_seeds - 1.
+        num_seeds: every cell is trained with so many seeds.
         splits: with labels, to score on.
         overrides: fields of the proxy to replace, such as steps; those that are None stay as they are.
+        first_seed: the least of the seeds. A cell that was chosen by its score under some seeds is compared under
+            others: under those it owes part of its score to chance.
     """
 
     run_dir: str
@@ -53,12 +55,18 @@ class Comparison:
     num_seeds: int
     splits: tuple[str, ...]
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    first_seed: int = 0
 
     def __post_init__(self):
         if self.reference not in self.cells:
             raise InputError(f"reference: {unknown('cell', self.reference, self.cells)}")
         if self.num_seeds < 1:
             raise InputError(f"num_seeds: expected at least 1, received {self.num_seeds}")
+
+    @property
+    def seeds(self) -> range:
+        """Of the trainings."""
+        return range(self.first_seed, self.first_seed + self.num_seeds)
 
 
 def read_cells(names: Sequence[str]) -> dict[str, DPCGenotype]:
@@ -109,7 +117,7 @@ def compare(comparison: Comparison) -> dict[str, Any]:
 def _train_missing(comparison: Comparison, task, rows: list[dict[str, Any]]) -> None:
     done = {(row["digest"], row["seed"]) for row in rows}
     # Seed by seed, so that a comparison that is stopped is still a paired one.
-    wanted = [(seed, name) for seed in range(comparison.num_seeds) for name in comparison.cells]
+    wanted = [(seed, name) for seed in comparison.seeds for name in comparison.cells]
     todo = [(seed, name) for seed, name in wanted if (comparison.cells[name].digest, seed) not in done]
     if not todo:
         return
@@ -134,12 +142,9 @@ def _train_missing(comparison: Comparison, task, rows: list[dict[str, Any]]) -> 
 
 def summarize(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means of every cell, differences to the reference paired by seed, and how far seeds rank the cells alike."""
+    rows = [row for row in rows if row["seed"] in comparison.seeds]
     by_cell = {
-        name: {
-            row["seed"]: row
-            for row in rows
-            if row["digest"] == cell.digest and row["seed"] < comparison.num_seeds and "failed" not in row
-        }
+        name: {row["seed"]: row for row in rows if row["digest"] == cell.digest and "failed" not in row}
         for name, cell in comparison.cells.items()
     }
     entries = []
@@ -153,7 +158,12 @@ def summarize(comparison: Comparison, rows: Sequence[Mapping[str, Any]]) -> dict
             {"cell": name, "summary": cell.summary(), "failed": failed, "seconds": seconds} | costs | {"splits": splits}
         )
     agreement = {split: _agreement(by_cell, split) for split in comparison.splits}
-    return {"reference": comparison.reference, "cells": entries, "agreement_of_seeds": agreement}
+    return {
+        "reference": comparison.reference,
+        "seeds": list(comparison.seeds),
+        "cells": entries,
+        "agreement_of_seeds": agreement,
+    }
 
 
 def _against(own: Mapping[int, Mapping], reference: Mapping[int, Mapping], split: str) -> dict[str, Any]:

@@ -75,6 +75,14 @@ def test_seeds_of_a_failed_training_are_left_out_of_the_pairs(tmp_path):
     assert aspp["failed"] == ["diverged: loss nan at step 1 of 2"]
 
 
+def test_seeds_before_the_first_one_do_not_count(tmp_path):
+    comparison = _comparison(tmp_path, tmp_path, splits=("val",), num_seeds=2, first_seed=1)
+    rows = [_row(cell, seed, seed / 10) for cell in comparison.cells for seed in range(4)]
+    summary = dpc_compare.summarize(comparison, rows)
+    assert summary["seeds"] == [1, 2]
+    assert [entry["splits"]["val"]["score"]["mean"] for entry in summary["cells"]] == [pytest.approx(0.15)] * 2
+
+
 def test_agreement_of_seeds_is_the_mean_rank_correlation(tmp_path):
     comparison = _comparison(tmp_path, tmp_path, ("conv1x1", "aspp", "top1"), splits=("val",), num_seeds=2)
     rows = [_row(cell, 0, score) for cell, score in zip(comparison.cells, (0.1, 0.2, 0.3), strict=True)]

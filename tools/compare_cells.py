@@ -20,7 +20,10 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Run folder of a search with tools/search_dpc.py: its proxy task and caches.")
 flags.DEFINE_list("cells", [], f"Genotype files, and any of {', '.join(BASELINES)}.")
 flags.DEFINE_string("reference", "aspp", "The cell that the others are measured against.")
-flags.DEFINE_integer("num_seeds", 5, "Each cell is trained with the seeds 0, 1, ... of so many.", lower_bound=1)
+flags.DEFINE_integer("num_seeds", 5, "Each cell is trained with so many seeds.", lower_bound=1)
+flags.DEFINE_integer(
+    "first_seed", 0, "The first of them. A search has chosen by its own seed, which flatters the cell.", lower_bound=0
+)
 flags.DEFINE_list("splits", ["val"], "Splits to score on.")
 flags.DEFINE_string("output_dir", None, "Folder of the comparison (default: RUN/compare).")
 flags.DEFINE_integer("proxy_steps", None, "Optimisation steps (default: the search's).", lower_bound=1)
@@ -46,6 +49,7 @@ def main() -> None:
         reference=FLAGS.reference,
         num_seeds=FLAGS.num_seeds,
         splits=tuple(FLAGS.splits),
+        first_seed=FLAGS.first_seed,
         overrides={field: FLAGS[flag].value for field, flag in _OVERRIDES.items()},
     )
     app.import_tensorflow()

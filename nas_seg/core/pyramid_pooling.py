@@ -98,7 +98,10 @@ class PyramidPooling(keras.layers.Layer):
 
     def call(self, inputs, training=None, window=None):
         """`window` takes the place of the layer's own, for a map of another scale."""
-        pooled = average_window(inputs, self._window(inputs, window), self.strides)
+        if self.grid_size == (1, 1) and not (window or self.window):
+            pooled = ops.mean(inputs, axis=(1, 2), keepdims=True)
+        else:
+            pooled = average_window(inputs, self._window(inputs, window), self.strides)
         return self.resize([self.conv(pooled), inputs])  # Keras hands `training` down.
 
     def _window(self, inputs, window=None):
