@@ -17,11 +17,12 @@ from typing import Any
 
 from rich.table import Table
 
+from nas_seg import spaces
 from nas_seg.common import REWARD
 from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.dpc.baselines import BASELINES
 from nas_seg.dpc.genotype import DPCGenotype
-from nas_seg.search import table
+from nas_seg.search import study, table
 from nas_seg.search.evaluator import TrialFailed
 from nas_seg.utils import config, runs
 from nas_seg.utils.console import console
@@ -81,6 +82,15 @@ def read_cells(names: Sequence[str]) -> dict[str, DPCGenotype]:
             raise InputError(f"cell {name!r}: expected one cell of each name, received two of {short!r}")
         cells[short] = BASELINES[name] if name in BASELINES else DPCGenotype.load(path)
     return cells
+
+
+def best_cells(run_dir: str, top_k: int) -> dict[str, DPCGenotype]:
+    """The best cells of a search by their digests; as many as there are."""
+    if not top_k:
+        return {}
+    opened = study.read_study(study.default_storage(run_dir), "search")
+    rows = study.leaderboard(opened, spaces.read_space(opened.user_attrs[study.FACTS]["space"]))
+    return dict(list({row.digest: row.genotype for row in rows}.items())[:top_k])
 
 
 def compare(comparison: Comparison) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from case import REPOSITORY
 from nas_seg import dpc_compare, dpc_search
 from nas_seg.datasets import build_data, synthetic
 from nas_seg.dpc.baselines import BASELINES
+from nas_seg.dpc.genotype import DPCGenotype
 from nas_seg.utils import config, runs
 from nas_seg.utils.errors import InputError
 
@@ -22,7 +23,7 @@ def searched(tmp_path_factory):
     settings = dpc_search.DPCSearch(
         run_dir=str(folder / "search"),
         dataset_dir=str(folder / "streets"),
-        num_trials=1,
+        num_trials=2,
         proxy_steps=2,
         proxy_batch_size=2,
         filters=4,
@@ -114,6 +115,13 @@ def test_the_seed_of_the_search_gives_the_score_of_the_search(searched, tmp_path
     comparison = _comparison(searched, tmp_path / "out", ("aspp",), num_seeds=1, splits=("val",))
     (entry,) = dpc_compare.compare(comparison)["cells"]
     assert entry["splits"]["val"]["score"]["mean"] == evaluator(BASELINES["aspp"], seed=task.seed)["reward"]
+
+
+def test_best_cells_are_those_of_the_leaderboard(searched):
+    best = dpc_compare.best_cells(str(searched), 1)
+    assert list(best) == [DPCGenotype.load(searched / "genotype.json").digest]
+    assert len(dpc_compare.best_cells(str(searched), 99)) == 2
+    assert dpc_compare.best_cells(str(searched), 0) == {}
 
 
 def test_folder_of_another_task_is_refused(searched, tmp_path):

@@ -19,6 +19,7 @@ from nas_seg.utils.errors import InputError
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Run folder of a search with tools/search_dpc.py: its proxy task and caches.")
 flags.DEFINE_list("cells", [], f"Genotype files, and any of {', '.join(BASELINES)}.")
+flags.DEFINE_integer("top_k", 0, "Also so many of the best cells of the search, by their digests.", lower_bound=0)
 flags.DEFINE_string("reference", "aspp", "The cell that the others are measured against.")
 flags.DEFINE_integer("num_seeds", 5, "Each cell is trained with so many seeds.", lower_bound=1)
 flags.DEFINE_integer(
@@ -45,7 +46,7 @@ def main() -> None:
     comparison = dpc_compare.Comparison(
         run_dir=FLAGS.run_dir,
         output_dir=FLAGS.output_dir or os.path.join(FLAGS.run_dir, "compare"),
-        cells=dpc_compare.read_cells(FLAGS.cells),
+        cells=dpc_compare.read_cells(FLAGS.cells) | dpc_compare.best_cells(FLAGS.run_dir, FLAGS.top_k),
         reference=FLAGS.reference,
         num_seeds=FLAGS.num_seeds,
         splits=tuple(FLAGS.splits),
