@@ -8,23 +8,93 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import typing
+from typing import Any, ClassVar
 
 import keras
 
-from nas_seg.core.backbones import BackboneConfig, load_applications_weights, normalize
+from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype
+from nas_seg.auto_deeplab.network import AutoDeepLabBackbone
+from nas_seg.core.backbones import AnyBackbone, BackboneConfig, load_applications_weights, normalize
+from nas_seg.core.decoder import DecoderConfig
 from nas_seg.core.resize import ResizeLike
 from nas_seg.deeplab import network as deeplab
 from nas_seg.deeplab.network import DeepLabConfig
 from nas_seg.dpc import network as dpc
 from nas_seg.dpc.genotype import DPCGenotype
 from nas_seg.dpc.network import DPCConfig
+from nas_seg.template import network as template
+from nas_seg.template.encoder import TemplateEncoder
+from nas_seg.template.genotype import TemplateGenotype
+from nas_seg.template.network import TemplateConfig
 from nas_seg.utils import config as config_lib
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError, unknown
 
-_FAMILIES = {DeepLabConfig: deeplab, DPCConfig: dpc}
+# Rates of ASPP at output stride 1; the paper's 96 / s and its double and triple.
+_ATROUS_RATES = (96, 192, 288)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoDeepLabConfig(DeepLabConfig):
+    """A network that Auto-DeepLab found, in DeepLab's surroundings: any of its heads, perhaps its decoder.
+
+    By default they are the paper's (section 4.2): ASPP of rates 12, 24, 36 and a decoder at stride 4. That both have
+    dense convolutions is not in the paper; its parameter counts say so.
+    """
+
+    KIND: ClassVar[str] = "auto_deeplab"
+
+    backbone: AutoDeepLabBackbone = AutoDeepLabBackbone()
+    atrous_rates: tuple[int, ...] = (12, 24, 36)
+    aspp_with_separable_conv: bool = False
+    decoder: DecoderConfig | None = DecoderConfig(use_separable_conv=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoDeepLabDPCConfig(DPCConfig):
+    """A network that Auto-DeepLab found, with a dense prediction cell in place of ASPP."""
+
+    KIND: ClassVar[str] = "auto_deeplab_dpc"
+
+    backbone: AutoDeepLabBackbone = AutoDeepLabBackbone()
+
+
+NetworkConfig = DeepLabConfig | DPCConfig | AutoDeepLabConfig | AutoDeepLabDPCConfig | TemplateConfig
+
+_FAMILIES = {
+    DeepLabConfig: deeplab,
+    DPCConfig: dpc,
+    AutoDeepLabConfig: deeplab,
+    AutoDeepLabDPCConfig: dpc,
+    TemplateConfig: template,
+}
+# A family on another kind of backbone.
+_ON_FOUND_BACKBONE = {DeepLabConfig: AutoDeepLabConfig, DPCConfig: AutoDeepLabDPCConfig}
+
+
+def auto_deeplab_config(genotype: AutoDeepLabGenotype) -> AutoDeepLabConfig:
+    """The network around a genotype, with ASPP's rates for the stride that its path ends at."""
+    backbone = AutoDeepLabBackbone(genotype)
+    return AutoDeepLabConfig(backbone, atrous_rates=tuple(rate // backbone.output_stride for rate in _ATROUS_RATES))
+
+
+def with_backbone(network: NetworkConfig, backbone: AnyBackbone) -> NetworkConfig:
+    """The same network on another backbone, of the family that has this kind of backbone."""
+    values = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
+    found = isinstance(backbone, AutoDeepLabBackbone)
+    for family, on_found in _ON_FOUND_BACKBONE.items():
+        if isinstance(network, family):
+            return (on_found if found else family)(**values | {"backbone": backbone})
+    raise TypeError(f"{type(network).__name__} is the configuration of no family")
+
+
 # Families whose search writes a genotype: kind -> (genotype, configuration around it).
-_GENOTYPES = {DPCGenotype.KIND: (DPCGenotype, DPCConfig)}
+_GENOTYPES = {
+    DPCGenotype.KIND: (DPCGenotype, DPCConfig),
+    AutoDeepLabGenotype.KIND: (AutoDeepLabGenotype, auto_deeplab_config),
+    TemplateGenotype.KIND: (TemplateGenotype, TemplateConfig),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +107,15 @@ class ModelConfig:
     """
 
     num_classes: int
-    network: DeepLabConfig | DPCConfig
+    network: NetworkConfig
 
     def __post_init__(self):
+        expected = typing.get_type_hints(type(self.network))["backbone"]
+        if not isinstance(self.network.backbone, expected):
+            raise InputError(
+                f"network: expected a backbone of {expected.__name__} with {type(self.network).__name__}, received "
+                f"{type(self.network.backbone).__name__}"
+            )
         if self.num_classes < 1:
             raise InputError(f"num_classes: expected at least 1, received {self.num_classes}")
 
@@ -112,27 +188,45 @@ def load_backbone_weights(model: keras.Model, config: ModelConfig, weights: str 
     fill_backbone(model.get_layer("backbone"), config.network.backbone, weights)
 
 
-def fill_backbone(backbone: keras.Model, config: BackboneConfig, weights: str | os.PathLike | None) -> None:
+def fill_backbone(backbone: keras.Model, config: AnyBackbone, weights: str | os.PathLike | None) -> None:
     """Fills a backbone built from `config`; `weights` as in `load_backbone_weights`."""
     if weights is None:
         return
     weights = os.fspath(weights)
+    is_template = isinstance(config, TemplateEncoder)
     if not os.path.isdir(weights):
-        load_applications_weights(backbone, config, weights)
+        if is_template:
+            config.load_pretrained(backbone, weights)
+        else:
+            load_applications_weights(backbone, config, weights)
         return
-    trained = load(weights).get_layer("backbone")
+    donor, trained = read_config(weights).network.backbone, load(weights).get_layer("backbone")
+    if is_template and isinstance(donor, BackboneConfig) and donor.name == "mobilenet_v2":
+        # The encoder is the beginning of one.
+        config.check_keras(weights)
+        config.take_over(backbone, trained)
+        return
     shapes = [[tuple(v.shape) for v in network.weights] for network in (trained, backbone)]
     if shapes[0] != shapes[1]:
         raise InputError(f"{weights}: expected a run with this backbone, found one of other shapes")
     backbone.set_weights(trained.get_weights())
 
 
-def read_genotype(path: str | os.PathLike) -> DPCConfig:
+def read_genotype(path: str | os.PathLike) -> DPCConfig | AutoDeepLabConfig | TemplateConfig:
     """Reads a genotype file of any family as its family's default network."""
-    data = config_lib.read_json(path)
-    # DeepLab's own file of a dense prediction cell is a bare list; everything else names its kind.
-    kind = DPCGenotype.KIND if isinstance(data, list) else data.get("kind") if isinstance(data, dict) else None
+    kind = genotype_kind(config_lib.read_json(path))
     if kind not in _GENOTYPES:
         raise InputError(f"{path}: {unknown('kind of genotype', kind, _GENOTYPES)}")
     genotype, network = _GENOTYPES[kind]
     return network(genotype.load(path))
+
+
+def genotype_kind(data: Any) -> Any:
+    """The kind of a genotype from its parsed file, None where it tells none.
+
+    Two families have files of their own, bare lists: DeepLab's dense prediction cell is one of objects, a template
+    network one of lists. Everything else names its kind.
+    """
+    if isinstance(data, list):
+        return TemplateGenotype.KIND if data and isinstance(data[0], list) else DPCGenotype.KIND
+    return data.get("kind") if isinstance(data, dict) else None

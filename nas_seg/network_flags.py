@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from nas_seg.utils.errors import InputError
+from nas_seg.utils.errors import InputError, unknown
 
 # The flags belong to the tool that calls, whose --help shows them.
 flags.disclaim_key_flags()
@@ -22,6 +22,8 @@ _FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("multi_grid", (), "Factors of the rates in the backbone's last block (default: 1,1,1)."),
     ("depth_multiplier", 1.0, "Of MobileNet's channels."),
     ("divisible_by", None, "MobileNet's channels are multiples of it (default: the original's rule)."),
+    ("nas_stem_output_num_conv_filters", 20, "Channels of an operator at stride 4, of nas_hnasnet and nas_pnasnet."),
+    ("nas_remove_os32_stride", False, "Features of stride 32 keep stride 16, of nas_hnasnet and nas_pnasnet."),
     ("use_bounded_activation", False, "ReLU6 and clipped sums."),
     ("dense_prediction_cell_json", "", "File of a dense prediction cell, in place of ASPP."),
     ("aspp_with_batch_norm", True, "Off: no head, or with --atrous_rates the sum of one convolution a rate."),
@@ -41,6 +43,11 @@ _FLAGS: tuple[tuple[str, Any, str], ...] = (
     ("logits_kernel_size", 1, "Of the convolutions a rate without --aspp_with_batch_norm."),
     ("merge_method", "max", "How the logits of --image_pyramid become one: max or avg."),
 )
+# Networks that a search found: model variant -> output stride -> the published genotype.
+_FOUND = {
+    "nas_hnasnet": {8: "auto_deeplab"},
+    "nas_pnasnet": {stride: f"pnasnet_os{stride}" for stride in (8, 16, 32)},
+}
 _DEFINE: dict[type, Callable] = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
@@ -80,19 +87,15 @@ def integers(name: str, count: int | None = None) -> tuple[int, ...]:
 def read():
     """The network that the parsed flags describe: a DeepLabConfig, or a DPCConfig with --dense_prediction_cell_json.
 
+    With nas_hnasnet or nas_pnasnet it is an AutoDeepLabConfig or an AutoDeepLabDPCConfig.
+
     Raises:
         InputError: naming the flag that is wrong or contradicts another.
     """
-    from nas_seg.core.backbones import BackboneConfig
+    from nas_seg import model
 
-    backbone = BackboneConfig(
-        name=_value("model_variant"),
-        output_stride=_value("output_stride"),
-        depth_multiplier=_value("depth_multiplier"),
-        divisible_by=_value("divisible_by"),
-        multi_grid=integers("multi_grid") or None,
-        use_bounded_activation=_value("use_bounded_activation"),
-    )
+    found = _value("model_variant") in _FOUND
+    backbone = _found_backbone() if found else _backbone()
     common = {
         "backbone": backbone,
         "decoder": _decoder(),
@@ -101,13 +104,56 @@ def read():
         "merge_method": _value("merge_method"),
     }
     if _value("dense_prediction_cell_json"):
-        return _dpc(common)
-    return _deeplab(common)
+        return _dpc(model.AutoDeepLabDPCConfig if found else model.DPCConfig, common)
+    return _deeplab(model.AutoDeepLabConfig if found else model.DeepLabConfig, common)
 
 
-def _dpc(common: dict[str, Any]):
+def _backbone():
+    from nas_seg.core.backbones import BACKBONES, BackboneConfig
+
+    if _value("model_variant") not in BACKBONES:
+        raise unknown("model_variant", _value("model_variant"), [*BACKBONES, *_FOUND])
+    _expect_defaults("nas_stem_output_num_conv_filters", "nas_remove_os32_stride")
+    return BackboneConfig(
+        name=_value("model_variant"),
+        output_stride=_value("output_stride"),
+        depth_multiplier=_value("depth_multiplier"),
+        divisible_by=_value("divisible_by"),
+        multi_grid=integers("multi_grid") or None,
+        use_bounded_activation=_value("use_bounded_activation"),
+    )
+
+
+def _found_backbone():
+    from nas_seg.auto_deeplab.genotype import published
+    from nas_seg.auto_deeplab.network import AutoDeepLabBackbone
+
+    _expect_defaults("depth_multiplier", "divisible_by", "multi_grid")
+    variant, stride = _value("model_variant"), _value("output_stride")
+    # The original needs --output_stride=8 with nas_hnasnet, whose path says so; its default is another one.
+    if not flags.FLAGS["output_stride"].present and variant == "nas_hnasnet":
+        stride = 8
+    if stride not in _FOUND[variant]:
+        expected = " or ".join(map(str, _FOUND[variant]))
+        raise InputError(f"--output_stride: expected {expected} with --model_variant={variant}, received {stride}")
+    return AutoDeepLabBackbone(
+        published(_FOUND[variant][stride]),
+        filter_multiplier=_value("nas_stem_output_num_conv_filters"),
+        remove_os32_stride=_value("nas_remove_os32_stride"),
+        use_bounded_activation=_value("use_bounded_activation"),
+    )
+
+
+def _expect_defaults(*names: str) -> None:
+    for name in names:
+        flag = flags.FLAGS[name]
+        if flag.value != flag.default:
+            variant = _value("model_variant")
+            raise InputError(f"--{name}: --model_variant={variant} has no such option, received {flag.value}")
+
+
+def _dpc(family: type, common: dict[str, Any]):
     from nas_seg.dpc.genotype import DPCGenotype
-    from nas_seg.dpc.network import DPCConfig
 
     rates = integers("atrous_rates")
     if rates:
@@ -118,16 +164,14 @@ def _dpc(common: dict[str, Any]):
     path = _value("dense_prediction_cell_json")
     if not os.path.isfile(path):
         raise InputError(f"--dense_prediction_cell_json: the file {path} does not exist")
-    return DPCConfig(DPCGenotype.load(path), **common)
+    return family(DPCGenotype.load(path), **common)
 
 
-def _deeplab(common: dict[str, Any]):
-    from nas_seg.deeplab.network import DeepLabConfig
-
+def _deeplab(family: type, common: dict[str, Any]):
     rates = integers("atrous_rates")
     head = "aspp" if _value("aspp_with_batch_norm") else "deeplab_v2" if rates else "none"
     gate = "quantized_sigmoid" if _value("image_se_uses_qsigmoid") else "sigmoid"
-    return DeepLabConfig(
+    return family(
         head=head,
         atrous_rates=rates,
         add_image_level_feature=_value("add_image_level_feature"),

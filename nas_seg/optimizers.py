@@ -96,4 +96,5 @@ def from_config(config: TrainConfig) -> Momentum:
         config.slow_start_step,
         config.slow_start_learning_rate,
     )
-    return Momentum(schedule, config.momentum)
+    average = {"use_ema": True, "ema_momentum": config.polyak_decay} if config.polyak_decay else {}
+    return Momentum(schedule, config.momentum, **average)

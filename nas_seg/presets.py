@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 import keras
 
 from nas_seg import model as model_lib
+from nas_seg.auto_deeplab.network import AutoDeepLabBackbone
 from nas_seg.core.backbones import BackboneConfig
 from nas_seg.core.decoder import DecoderConfig
 from nas_seg.deeplab.network import DeepLabConfig
 from nas_seg.dpc.genotype import published
 from nas_seg.dpc.network import DPCConfig
-from nas_seg.model import ModelConfig
+from nas_seg.model import AutoDeepLabConfig, ModelConfig, NetworkConfig, TemplateConfig
+from nas_seg.template.genotype import published as published_template
 from nas_seg.utils.errors import InputError, unknown
 
 _TOP1 = published("cityscapes_top1")
@@ -34,7 +37,14 @@ def _v3plus(backbone: BackboneConfig, atrous_rates: tuple[int, ...] = (6, 12, 18
     return DeepLabConfig(backbone, atrous_rates=atrous_rates, decoder=DecoderConfig())
 
 
+def _auto_deeplab(filter_multiplier: int) -> AutoDeepLabConfig:
+    return AutoDeepLabConfig(AutoDeepLabBackbone(filter_multiplier=filter_multiplier))
+
+
 _PRESETS = {
+    "auto_deeplab_s": _auto_deeplab(20),
+    "auto_deeplab_m": _auto_deeplab(32),
+    "auto_deeplab_l": _auto_deeplab(48),
     "dpc_mobilenet_v2": DPCConfig(_TOP1, _MOBILENET),
     "dpc_mobilenet_v2_035": DPCConfig(_TOP1, _MOBILENET_035),
     "dpc_xception_71": DPCConfig(_TOP1, _XCEPTION_71, decoder=DecoderConfig()),
@@ -53,6 +63,8 @@ _PRESETS = {
     "mobilenet_v2_035": _none(_MOBILENET_035),
     "xception_41": _none(_XCEPTION_41),
     "xception_65": _none(_XCEPTION_65),
+    "template_arch0": TemplateConfig(published_template("arch0")),
+    "template_arch1": TemplateConfig(published_template("arch1")),
     "xception_71": _none(_XCEPTION_71),
     "resnet_v1_50_beta": _none(_RESNET_50),
     "resnet_v1_101_beta": _none(_RESNET_101),
@@ -163,7 +175,7 @@ def list_presets() -> list[str]:
     return sorted(_PRESETS)
 
 
-def network(name: str) -> DeepLabConfig | DPCConfig:
+def network(name: str) -> NetworkConfig:
     """The network of a preset or of a released checkpoint, without its number of classes."""
     if name in RELEASED:
         row = RELEASED[name]
@@ -218,23 +230,29 @@ def network_config(
         preset: a name of `list_presets()`. Exactly one of the two is given.
         backbone_weights: where it is a run folder, a genotype's network takes over its backbone.
         overrides: fields of the family's configuration or of its backbone to replace, such as crop_size or
-            output_stride; those that are None stay as they are.
+            output_stride; those that are None stay as they are. The output stride of a network that Auto-DeepLab
+            found, and that of a template network's encoder, are their own.
     """
     if (genotype is None) == (preset is None):
         raise InputError("expected exactly one of --genotype and --preset")
-    if preset is not None:
-        config = network(preset)
-    else:
-        config = model_lib.read_genotype(genotype)
-        if backbone_weights and os.path.isdir(backbone_weights):
-            trained = model_lib.read_config(backbone_weights).network.backbone
-            config = dataclasses.replace(config, backbone=trained)
+    config = network(preset) if preset is not None else model_lib.read_genotype(genotype)
+    # A genotype of Auto-DeepLab is a backbone itself, and a template network has an encoder of its own.
+    takes_over = genotype is not None and not isinstance(config, AutoDeepLabConfig | TemplateConfig)
+    if takes_over and backbone_weights and os.path.isdir(backbone_weights):
+        config = model_lib.with_backbone(config, model_lib.read_config(backbone_weights).network.backbone)
+    return ModelConfig(num_classes, _replaced(config, {k: v for k, v in overrides.items() if v is not None}))
+
+
+def _replaced(config: NetworkConfig, values: dict[str, Any]) -> NetworkConfig:
+    """A network with other values of its own fields and of its backbone's."""
     own = {field.name for field in dataclasses.fields(config)}
-    of_backbone = {field.name for field in dataclasses.fields(BackboneConfig)}
-    given = {name: value for name, value in overrides.items() if value is not None}
-    for name in given:
-        if name not in own | of_backbone:
+    of_backbone = {field.name for field in dataclasses.fields(config.backbone)}
+    for name, value in values.items():
+        if name == "output_stride" and name not in of_backbone:
+            stride = config.backbone.output_stride
+            if value != stride:
+                raise InputError(f"{name}: expected {stride}, which is the network's own, received {value}")
+        elif name not in own | of_backbone:
             raise InputError(f"{name}: a network of kind {config.KIND!r} has no such field")
-    backbone = dataclasses.replace(config.backbone, **{k: v for k, v in given.items() if k in of_backbone})
-    config = dataclasses.replace(config, backbone=backbone, **{k: v for k, v in given.items() if k in own})
-    return ModelConfig(num_classes, config)
+    backbone = dataclasses.replace(config.backbone, **{k: v for k, v in values.items() if k in of_backbone})
+    return dataclasses.replace(config, backbone=backbone, **{k: v for k, v in values.items() if k in own})

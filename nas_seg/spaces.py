@@ -8,12 +8,15 @@ from typing import Any
 from nas_seg.dpc import baselines as dpc_baselines
 from nas_seg.dpc.space import DPCSpace
 from nas_seg.search.space import SearchSpace
+from nas_seg.template import baselines as template_baselines
+from nas_seg.template.space import TemplateSpace
 from nas_seg.utils import config
 from nas_seg.utils.errors import unknown
 
 # The kind of a space -> its class, and the hand-made genotypes that a search in it is measured by.
 _SPACES: dict[str, tuple[type[SearchSpace], Mapping[str, Any]]] = {
     DPCSpace.KIND: (DPCSpace, dpc_baselines.BASELINES),
+    TemplateSpace.KIND: (TemplateSpace, template_baselines.BASELINES),
 }
 
 

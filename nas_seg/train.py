@@ -99,12 +99,33 @@ def fit(
                 _record(output, rows, row)
                 bar.advance(step - first, loss=row["loss"])
                 if evaluate is not None and (step % config.eval_interval_steps == 0 or step == total):
-                    _evaluate(model, evaluate, step, output, rows)
+                    with _averaged(model, optimizer):
+                        _evaluate(model, evaluate, step, output, rows)
                 # After the evaluation: what a checkpoint stands for has been measured already.
                 if step % config.save_interval_steps == 0 or step == total:
                     state.save(step)
-        runs.save_weights(model, runs.weights_path(output, runs.LAST))
+        with _averaged(model, optimizer):
+            runs.save_weights(model, runs.weights_path(output, runs.LAST))
     return _summary(step, rows)
+
+
+@contextlib.contextmanager
+def _averaged(model, optimizer) -> Iterator[None]:
+    """The model with the averages of its weights in their place, where the optimizer keeps any (Polyak averaging).
+
+    The moving averages of batch normalisation stay those of the weights themselves.
+    """
+    if not optimizer.use_ema:
+        yield
+        return
+    variables = model.trainable_variables
+    weights = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, weights, strict=True):
+            variable.assign(value)
 
 
 def _compile(model, optimizer, config, ignore_label, strategy) -> Callable:

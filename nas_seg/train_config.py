@@ -36,7 +36,8 @@ class TrainConfig:
     slow_start_step: int = _field(0, "steps at slow_start_learning_rate before the decay starts")
     slow_start_learning_rate: float = _field(1e-4, "learning rate of the slow start")
     momentum: float = _field(0.9, "of the gradient's running sum")
-    weight_decay: float = _field(4e-5, "L2 factor on kernels; depthwise kernels, biases and batch norm have none")
+    polyak_decay: float = _field(0.0, "decay of the averaged weights that are evaluated and kept; 0: none are averaged")
+    weight_decay: float = _field(4e-5, "L2 factor on kernels; biases, batch norm and most depthwise kernels have none")
     last_layer_gradient_multiplier: float = _field(1.0, "factor on the gradients of all that is not backbone")
 
     fine_tune_batch_norm: bool = _field(True, "train on batch statistics; off: keep the moving averages as they are")
@@ -75,7 +76,7 @@ class TrainConfig:
             "scale_factor_step_size",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("momentum", "batch_norm_decay"):
+        for name in ("momentum", "polyak_decay", "batch_norm_decay"):
             self._require(name, 0 <= (getattr(self, name) or 0) < 1, "a number in [0, 1)")
         self._require("train_crop_size", min(self.train_crop_size) >= 1, "two sizes of 1 or more")
         self._require("min_scale_factor", self.min_scale_factor > 0, "a number above 0")

@@ -12,12 +12,15 @@ from PIL import Image
 import nas_seg
 from nas_seg import convert, presets
 from nas_seg import model as model_lib
+from nas_seg.auto_deeplab import genotype
+from nas_seg.auto_deeplab.network import AutoDeepLabBackbone
 from nas_seg.core import tf1_checkpoint
 from nas_seg.core.backbones import BackboneConfig
+from nas_seg.core.decoder import DecoderConfig
 from nas_seg.deeplab.network import DeepLabConfig
 from nas_seg.dpc.genotype import published
 from nas_seg.dpc.network import DPCConfig
-from nas_seg.model import ModelConfig
+from nas_seg.model import AutoDeepLabConfig, ModelConfig
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
 
@@ -58,6 +61,7 @@ def _run(*arguments):
             "os8_65x97",
             ModelConfig(19, DPCConfig(published("cityscapes_top1"), BackboneConfig(output_stride=8))),
         ),
+        ("e_hnasnet_f20_paper", "os8_65x97", ModelConfig(19, presets.network("auto_deeplab_s"))),
     ],
 )
 def test_a_converted_checkpoint_gives_the_recorded_probabilities(case, file, config, tmp_path):
@@ -96,6 +100,26 @@ def test_tool_converts_by_deeplabs_flags_and_lists_what_it_did_not_use(tiny, tmp
     done = _run(f"--run_dir={tmp_path / 'run'}", f"--to_tf1={tmp_path / 'back'}")
     assert done.returncode == 0, done.stderr
     back, arrays = tf1_checkpoint.read(tmp_path / "back"), _arrays(_TINY)
+    assert all(back[name].tobytes() == array.tobytes() for name, array in arrays.items())
+
+
+def test_tool_converts_searched_networks_by_deeplabs_flags_and_back(tmp_path):
+    backbone = AutoDeepLabBackbone(genotype.published("pnasnet_os32"), filter_multiplier=2, remove_os32_stride=True)
+    surroundings = {"head": "none", "atrous_rates": (), "aspp_with_separable_conv": True}
+    config = ModelConfig(5, AutoDeepLabConfig(backbone, decoder=DecoderConfig((8, 4)), **surroundings))
+    arrays = _arrays(config)
+    tf1_checkpoint.write(tmp_path / "model.ckpt", _of_a_training(arrays))
+    done = _run(
+        f"--tf_checkpoint={tmp_path / 'model.ckpt'}", f"--output_dir={tmp_path / 'run'}", "--num_classes=5",
+        "--model_variant=nas_pnasnet", "--output_stride=32", "--nas_stem_output_num_conv_filters=2",
+        "--nas_remove_os32_stride", "--aspp_with_batch_norm=false", "--decoder_output_stride=8,4", "--crop_size=65,97",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert model_lib.read_config(tmp_path / "run") == config
+    assert all(name.startswith(("pnasnet/", "decoder/", "logits/")) for name in arrays)
+    convert.to_tf1(tmp_path / "run", tmp_path / "back")
+    back = tf1_checkpoint.read(tmp_path / "back")
+    assert back.keys() == arrays.keys()
     assert all(back[name].tobytes() == array.tobytes() for name, array in arrays.items())
 
 
@@ -151,6 +175,12 @@ def test_a_truncated_checkpoint_leaves_nothing_behind(tiny, tmp_path):
         (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--atrous_rates=6", "--dense_prediction_cell_json=CELL"],
          "--atrous_rates: expected none with --dense_prediction_cell_json"),
         (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--model_variant=xception_66"], "xception_65"),
+        (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--model_variant=nas_hnasnett"],
+         "Did you mean 'nas_hnasnet'"),
+        (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--model_variant=nas_hnasnet", "--output_stride=16"],
+         "--output_stride: expected 8 with --model_variant=nas_hnasnet, received 16"),
+        (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--nas_stem_output_num_conv_filters=32"],
+         "--nas_stem_output_num_conv_filters: --model_variant=mobilenet_v2 has no such option, received 32"),
         (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--crop_size=513"], "--crop_size: expected 2 numbers"),
         (["--tf_checkpoint=CKPT"], "--output_dir"),
     ],

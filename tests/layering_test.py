@@ -24,8 +24,11 @@ _LEVELS = {
     "nas_seg.deeplab": 4,
     "nas_seg.dpc": 4,
     "nas_seg.auto_deeplab": 4,
+    "nas_seg.template": 4,
     "nas_seg.model": 5,
     "nas_seg.spaces": 5,
+    "nas_seg.auto_deeplab_retrain": 8,
+    "nas_seg.auto_deeplab_search": 8,
     "nas_seg.dpc_compare": 8,
     "nas_seg.dpc_search": 8,
     "nas_seg.dpc_task": 7,
@@ -41,7 +44,7 @@ _LEVELS = {
     "tools": 11,
 }
 _DATA = "nas_seg.datasets"
-_PAPERS = {"nas_seg.deeplab", "nas_seg.dpc", "nas_seg.auto_deeplab"}
+_PAPERS = {"nas_seg.deeplab", "nas_seg.dpc", "nas_seg.auto_deeplab", "nas_seg.template"}
 # Files that a laptop without TensorFlow must be able to import.
 _WITHOUT_TENSORFLOW = (
     "nas_seg/search/*.py",
@@ -49,6 +52,11 @@ _WITHOUT_TENSORFLOW = (
     "nas_seg/*/space.py",
     "nas_seg/*/decode.py",
     "nas_seg/*/relaxation.py",
+    "nas_seg/*/plan.py",
+    "nas_seg/*/baselines.py",
+    "nas_seg/*/search_config.py",
+    "nas_seg/*/search_run.py",
+    "nas_seg/*/memory.py",
 )
 
 

@@ -36,6 +36,8 @@ def test_released_networks_cost_what_was_published(name):
         ("deeplabv3plus_xception_71", 19, 43_477_323),
         ("dpc_xception_71", 19, 41_608_523),
         ("deeplabv3plus_resnet_v1_50_beta", 21, 26_819_909),
+        ("template_arch0", 19, 280_147),
+        ("template_arch1", 11, 263_619),
     ],
 )
 def test_presets_have_the_parameters_of_the_original_graphs(name, classes, parameters):
@@ -58,7 +60,7 @@ def test_a_network_without_classes_of_its_own_asks_for_them(name):
 
 def _by_family():
     """All; by default one of each family."""
-    quick = ("dpc_mobilenet_v2_035", "deeplabv3_mobilenet_v2_035")
+    quick = ("dpc_mobilenet_v2_035", "deeplabv3_mobilenet_v2_035", "template_arch1")
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in nas_seg.list_presets()]
 
 

@@ -152,3 +152,12 @@ def test_damaged_records_are_named_before_a_run_folder_is_made(dataset_dir, tmp_
     line = refuse("train", f"--dataset_dir={records}", f"--run_dir={tmp_path / 'run'}", "--preset=mobilenet_v2", *TRAIN)
     assert str(shard) in line and "truncated" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_folder_of_no_search_is_refused_as_a_genotype(dataset_dir, tmp_path):
+    arguments = (f"--dataset_dir={dataset_dir}", f"--run_dir={tmp_path / 'run'}", "--val_split=")
+    problem = refuse("train", *arguments, f"--genotype={dataset_dir}")
+    assert f"{dataset_dir}: expected the run folder of tools/search_auto_deeplab.py" in problem
+    problem = refuse("train", *arguments, "--preset=mobilenet_v2_035", "--drop_path_keep_prob=0.9")
+    assert "drop_path_keep_prob: a network of kind 'deeplab' has no such field" in problem
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,8 @@ The same command goes on where a stopped training was; eval.py, vis.py and expor
 
 from __future__ import annotations
 
+import os
+
 from absl import flags
 
 from nas_seg import train_flags
@@ -17,12 +19,16 @@ from nas_seg.utils.errors import InputError
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset_dir", None, "Folder with dataset.json and shards, from tools/build_data.py.")
 flags.DEFINE_string("run_dir", None, "Folder of the run; made where it is missing, gone on with where it is not.")
-flags.DEFINE_string("genotype", None, "Genotype file of any search; or else --preset.")
+flags.DEFINE_string("genotype", None, "Genotype file of any search, or run folder of Auto-DeepLab's; or else --preset.")
+flags.DEFINE_boolean("allow_unfinished", False, "Take what a run folder of an unfinished search has found so far.")
 flags.DEFINE_string("preset", None, "Name of a network of the zoo; or else --genotype.")
 flags.DEFINE_integer("output_stride", None, "Of the backbone (default: the network's own).")
 flags.DEFINE_multi_integer("atrous_rates", None, "Of ASPP (default: the network's own).")
 flags.DEFINE_float("depth_multiplier", None, "Of the backbone's channels (default: the network's own).")
 flags.DEFINE_integer("divisible_by", None, "The backbone's channels are multiples of it (default: the network's own).")
+flags.DEFINE_float(
+    "drop_path_keep_prob", None, "Of Auto-DeepLab's networks: share of images that keep a path at the end."
+)
 flags.DEFINE_string("strategy", "auto", "Devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu.")
 train_flags.define()
 
@@ -41,6 +47,7 @@ def main() -> None:
     for name in filter(None, (train_config.train_split, train_config.val_split)):
         if not descriptor.split(name).has_labels:
             raise InputError(f"{FLAGS.dataset_dir}: split {name!r} has no labels")
+    genotype = _genotype()
     app.import_tensorflow()
     from nas_seg.utils import distribute
 
@@ -49,7 +56,7 @@ def main() -> None:
     from nas_seg import pipeline
     from nas_seg.train import Diverged
 
-    model_config = _model_config(descriptor.num_classes)
+    model_config = _model_config(descriptor.num_classes, genotype)
     try:
         _report(pipeline.train(model_config, train_config, FLAGS.dataset_dir, FLAGS.run_dir, strategy))
     except Diverged as error:
@@ -57,10 +64,24 @@ def main() -> None:
         raise InputError(f"--base_learning_rate: {error}; {hint}") from None
 
 
-def _model_config(num_classes: int):
+def _genotype() -> str | None:
+    """The file that --genotype names: itself, or what the search in that folder has found."""
+    if not FLAGS.genotype or not os.path.isdir(FLAGS.genotype):
+        return FLAGS.genotype
+    from nas_seg.auto_deeplab import search_run
+
+    return str(search_run.finished_genotype(FLAGS.genotype, FLAGS.allow_unfinished))
+
+
+def _model_config(num_classes: int, genotype: str | None):
     from nas_seg import presets
 
-    given = {name: FLAGS[name].value for name in _NETWORK}
+    given = {name: FLAGS[name].value for name in _NETWORK} | {"genotype": genotype}
+    if FLAGS.drop_path_keep_prob is not None:
+        given |= {
+            "drop_path_keep_prob": FLAGS.drop_path_keep_prob,
+            "drop_path_steps": FLAGS.training_number_of_steps,
+        }
     given["atrous_rates"] = tuple(given["atrous_rates"] or ()) or None
     return presets.network_config(num_classes, backbone_weights=FLAGS.backbone_weights, **given)
 

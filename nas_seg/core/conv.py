@@ -265,11 +265,12 @@ def all_layers(layer: keras.layers.Layer) -> list:
 def regularized_kernels(model: keras.Model) -> list:
     """Trainable kernels that weight decay applies to.
 
-    DeepLab regularises the kernels of full convolutions, pointwise ones included; depthwise kernels,
-    biases, gamma and beta are left alone.
+    DeepLab regularises the kernels of full convolutions, pointwise ones included; depthwise kernels, biases, gamma and
+    beta are left alone. A layer whose attribute `regularize` is true is an exception: its kernel is regularised.
     """
     kinds = (keras.layers.Conv2D, keras.layers.Dense)
-    found = {id(layer.kernel): layer.kernel for layer in all_layers(model) if isinstance(layer, kinds)}
+    layers = [layer for layer in all_layers(model) if isinstance(layer, kinds) or getattr(layer, "regularize", False)]
+    found = {id(layer.kernel): layer.kernel for layer in layers}
     return [kernel for kernel in found.values() if kernel.trainable]
 
 

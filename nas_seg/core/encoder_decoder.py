@@ -1,7 +1,7 @@
 """What stands around a context module, whichever family it is of: backbone, decoder, logits, image pyramid.
 
-The functions take a family's configuration, which has the fields `backbone` (BackboneConfig), `decoder`
-(DecoderConfig or None), `image_pyramid`, `merge_method`, `crop_size` and `pooling_crop_size`.
+The functions take a family's configuration, which has the fields `backbone` (AnyBackbone), `decoder` (DecoderConfig or
+None), `image_pyramid`, `merge_method`, `crop_size` and `pooling_crop_size`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nas_seg.core.backbones import build_backbone
 from nas_seg.core.checkpoint import names_of
 from nas_seg.core.conv import all_layers, logits_layer
 from nas_seg.core.decoder import DecoderStage
+from nas_seg.core.drop_path import TrainingProgress
 from nas_seg.core.resize import ResizeLike, resize_bilinear
 from nas_seg.utils.dimension import scale_dimension
 from nas_seg.utils.errors import InputError, unknown
@@ -31,10 +32,8 @@ LOGITS = "logits"
 
 def check(config: Any) -> None:
     """InputError, naming the field, for a decoder or an image pyramid that the network cannot have."""
-    stride = config.backbone.output_stride
-    if config.decoder and config.decoder.output_strides[0] >= stride:
-        strides = list(config.decoder.output_strides)
-        raise InputError(f"decoder_output_stride: expected strides below output_stride {stride}, received {strides}")
+    if config.decoder:
+        config.backbone.check_low_level(config.decoder.output_strides)
     if config.merge_method not in MERGE_METHODS:
         raise unknown("merge_method", config.merge_method, MERGE_METHODS)
     names = [_SCALE_LOGITS.format(scale) for scale in config.image_pyramid]
@@ -108,14 +107,17 @@ def connect(config: Any, images, head: Callable):
         head: of `make_head(config, ...)`.
     """
     strides = config.decoder.output_strides if config.decoder else ()
+    scales = config.image_pyramid or (1.0,)
     backbone = build_backbone(config.backbone, strides)
+    for layer in backbone.layers:
+        if isinstance(layer, TrainingProgress):
+            layer.calls_per_step = len(scales)
 
     def logits_at(scale: float):
         features = backbone(images if scale == 1.0 else ResizeToScale(scale)([images, images]))
         features, *low_level = features if strides else [features]
         return head(features, low_level, scale)
 
-    scales = config.image_pyramid or (1.0,)
     if scales == (1.0,):
         return logits_at(1.0)
     size = max(1.0, *scales) / (strides or (config.backbone.output_stride,))[-1]

@@ -1,7 +1,8 @@
-"""Bilinear resize with aligned corners: corner pixels keep their values (TF1 `align_corners=True`).
+"""Bilinear resize, with aligned corners or with half-pixel centres. Only this file resizes.
 
-`keras.ops.image.resize`, `tf.image.resize` and UpSampling2D all use half-pixel centres and give other
-numbers; DeepLab's networks need this one. Only this file resizes.
+With aligned corners the corner pixels keep their values (TF1 `align_corners=True`), which DeepLab's networks need.
+`keras.ops.image.resize`, `tf.image.resize` and UpSampling2D have half-pixel centres and give other numbers; so have the
+template networks, which were made with PyTorch's `align_corners=False`.
 """
 
 from __future__ import annotations
@@ -10,44 +11,59 @@ import keras
 from keras import ops
 
 
-def resize_bilinear(inputs, size):
+def resize_bilinear(inputs, size, align_corners: bool = True):
     """Resizes [B, h, w, C] to [B, H, W, C]; a 1x1 map is tiled.
 
     Args:
         inputs: a tensor of floats.
         size: (H, W), each an int or a scalar tensor.
+        align_corners: else pixel centres lie at half-pixel positions, those beyond the border are the border's, and a
+            smaller map is sampled without a filter (no antialiasing).
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         # The kernel computes and returns float32 whatever comes in.
-        resized = tf.raw_ops.ResizeBilinear(images=inputs, size=tf.stack(size), align_corners=True)
+        resized = tf.raw_ops.ResizeBilinear(
+            images=inputs, size=tf.stack(size), align_corners=align_corners, half_pixel_centers=not align_corners
+        )
         return tf.cast(resized, inputs.dtype)
-    rows = _hat_matrix(ops.shape(inputs)[1], size[0], inputs.dtype)
-    columns = _hat_matrix(ops.shape(inputs)[2], size[1], inputs.dtype)
+    rows = _hat_matrix(ops.shape(inputs)[1], size[0], inputs.dtype, align_corners)
+    columns = _hat_matrix(ops.shape(inputs)[2], size[1], inputs.dtype, align_corners)
     return ops.einsum("pw,bowc->bopc", columns, ops.einsum("oh,bhwc->bowc", rows, inputs))
 
 
-def _hat_matrix(size_in, size_out, dtype):
-    """[size_out, size_in] weights of linear interpolation between aligned corners."""
-    step = (size_in - 1) / max(size_out - 1, 1)
-    positions = ops.arange(size_out, dtype="float32") * step
+def _hat_matrix(size_in, size_out, dtype, align_corners: bool):
+    """[size_out, size_in] weights of linear interpolation."""
+    positions = ops.arange(size_out, dtype="float32")
+    if align_corners:
+        positions = positions * ((size_in - 1) / max(size_out - 1, 1))
+    else:
+        positions = ops.clip((positions + 0.5) * (size_in / size_out) - 0.5, 0.0, size_in - 1.0)
     distance = ops.abs(ops.expand_dims(positions, 1) - ops.arange(size_in, dtype="float32"))
     return ops.cast(ops.maximum(0.0, 1.0 - distance), dtype)
 
 
 @keras.saving.register_keras_serializable("nas_seg")
 class ResizeLike(keras.layers.Layer):
-    """Resizes its first input to the height and width of its second: call as `layer([inputs, reference])`."""
+    """Resizes its first input to the height and width of its second: call as `layer([inputs, reference])`.
+
+    Args:
+        align_corners: see `resize_bilinear`.
+    """
+
+    def __init__(self, align_corners: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.align_corners = align_corners
 
     def call(self, inputs):
         values, reference = inputs
         # Static sizes where they are known, so that a compiled graph sees constants.
         static, dynamic = reference.shape, ops.shape(reference)
         size = tuple(static[axis] if static[axis] is not None else dynamic[axis] for axis in (1, 2))
-        if tuple(values.shape[1:3]) == size:
+        if None not in static[1:3] and tuple(values.shape[1:3]) == size:
             return values
-        return resize_bilinear(values, size)
+        return resize_bilinear(values, size, self.align_corners)
 
     def compute_output_spec(self, inputs):
         values, reference = inputs
@@ -56,3 +72,6 @@ class ResizeLike(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         values, reference = input_shape
         return (values[0], *reference[1:3], values[3])
+
+    def get_config(self):
+        return super().get_config() | {"align_corners": self.align_corners}

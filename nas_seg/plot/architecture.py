@@ -10,6 +10,8 @@ from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype
 from nas_seg.dpc.genotype import DPCGenotype
 from nas_seg.plot.auto_deeplab_diagram import network_svg
 from nas_seg.plot.cell_diagram import MAP_SIZE, dpc_svg
+from nas_seg.plot.template_diagram import template_svg
+from nas_seg.template.genotype import TemplateGenotype
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
 
@@ -33,17 +35,27 @@ def _draw_network(genotype: AutoDeepLabGenotype, map_size: tuple[int, int], outp
     return network_svg(genotype, title)
 
 
+def _draw_template(genotype: TemplateGenotype, map_size: tuple[int, int], output_stride: int, title: str) -> str:
+    # Its maps have strides of their own.
+    return template_svg(genotype, title)
+
+
 FAMILIES = {
     DPCGenotype.KIND: Family(DPCGenotype.load, dpc_svg),
     AutoDeepLabGenotype.KIND: Family(AutoDeepLabGenotype.load, _draw_network),
+    TemplateGenotype.KIND: Family(TemplateGenotype.load, _draw_template),
 }
 
 
 def load_genotype(path: str | os.PathLike) -> Any:
-    """Reads a genotype of any family by the kind in its file; a bare list is DeepLab's form of a cell."""
+    """Reads a genotype of any family by the kind in its file.
+
+    A bare list of lists is the published form of a template network, any other DeepLab's form of a cell.
+    """
     data = config.read_json(path)
-    kind = data.get("kind") if isinstance(data, dict) else DPCGenotype.KIND
-    return _family(kind, f"{path}: ").load(path)
+    nested = isinstance(data, list) and data and isinstance(data[0], list)
+    bare = TemplateGenotype.KIND if nested else DPCGenotype.KIND
+    return _family(data.get("kind") if isinstance(data, dict) else bare, f"{path}: ").load(path)
 
 
 def draw(genotype: Any, map_size: tuple[int, int] = MAP_SIZE, output_stride: int = 16, title: str = "") -> str:

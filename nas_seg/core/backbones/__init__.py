@@ -7,7 +7,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -18,9 +18,30 @@ from nas_seg.utils.config import to_json
 from nas_seg.utils.errors import InputError, unknown
 
 
+class AnyBackbone(Protocol):
+    """What the configuration of every backbone has, of those in `BACKBONES` and of those that a search has found."""
+
+    name: str
+    output_stride: int
+    use_bounded_activation: bool
+
+    @property
+    def normalization(self) -> Normalization:
+        """Of its images."""
+
+    def check_low_level(self, strides: Sequence[int]) -> None:
+        """InputError for strides, in descending order, that it has no features for a decoder of."""
+
+    def connect(self, images: Any) -> tuple[Any, Mapping[int, Any]]:
+        """Normalised images [B, H, W, 3] -> features, and features for a decoder by their stride."""
+
+    def tf1_names(self, backbone: keras.Model) -> dict:
+        """DeepLab's TF1 variable name -> variable, every one of a backbone built from this."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-    """Which backbone, and how dense its features are.
+    """Which of the `BACKBONES`, and how dense its features are.
 
     Attributes:
         name: a row of `BACKBONES`.
@@ -65,6 +86,34 @@ class BackboneConfig:
                     f"backbones that have it: {others}"
                 )
 
+    @property
+    def normalization(self) -> Normalization:
+        """Of its images."""
+        return BACKBONES[self.name].normalization
+
+    def check_low_level(self, strides: Sequence[int]) -> None:
+        """InputError for strides, in descending order, that are not below that of the features."""
+        if strides[0] >= self.output_stride:
+            raise InputError(
+                f"decoder_output_stride: expected strides below output_stride {self.output_stride}, "
+                f"received {list(strides)}"
+            )
+
+    def connect(self, images) -> tuple[Any, dict[int, Any]]:
+        """Normalised images [B, H, W, 3] -> features, and features for a decoder by their stride."""
+        row = BACKBONES[self.name]
+        options = {name: getattr(self, name) for name in row.options}
+        network = keras.Model(images, row.features(images, output_stride=self.output_stride, **options))
+        scopes = {stride: scope for stride, scope in row.low_level.items() if stride < self.output_stride}
+        return network.output, {stride: network.get_layer(_layer_name(s)).output for stride, s in scopes.items()}
+
+    def tf1_names(self, backbone: keras.Model) -> dict:
+        """DeepLab's TF1 variable name -> variable, every one of a backbone built from this."""
+        row, names = BACKBONES[self.name], {}
+        for scope in row.scopes():
+            names |= names_of(backbone.get_layer(_layer_name(scope)), f"{row.root}/{scope}")
+        return names
+
 
 # Fields that every backbone takes: heads heed bounded activations whatever the backbone.
 _ALWAYS = ("name", "output_stride", "use_bounded_activation")
@@ -72,14 +121,14 @@ _ALWAYS = ("name", "output_stride", "use_bounded_activation")
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Which image a backbone wants: scale * RGB in [0, 255] + offset."""
+    """Which image a backbone wants: scale * RGB in [0, 255] + offset, the scale alike for all channels or not."""
 
-    scale: float
+    scale: float | tuple[float, float, float]
     offset: tuple[float, float, float]
 
 
 # DeepLab's preprocessing: to [-1, 1], or less the mean pixel of ImageNet.
-_SYMMETRIC = Normalization(2.0 / 255.0, (-1.0, -1.0, -1.0))
+SYMMETRIC = Normalization(2.0 / 255.0, (-1.0, -1.0, -1.0))
 _LESS_MEAN = Normalization(1.0, (-123.15, -115.90, -103.06))
 
 
@@ -103,7 +152,7 @@ class Backbone:
     root: str
     scopes: Callable[[], Sequence[str]]
     low_level: Mapping[int, str]
-    normalization: Normalization = _SYMMETRIC
+    normalization: Normalization = SYMMETRIC
     applications: str | None = None
     applications_names: Callable[[], dict[str, tuple[str, str]]] | None = None
 
@@ -125,7 +174,7 @@ def _resnet(depth: int, beta: bool) -> Backbone:
         root=f"resnet_v1_{depth}",
         scopes=functools.partial(resnet.scopes, depth, beta),
         low_level=resnet.low_level(depth),
-        normalization=_SYMMETRIC if beta else _LESS_MEAN,
+        normalization=SYMMETRIC if beta else _LESS_MEAN,
     )
 
 
@@ -149,7 +198,7 @@ BACKBONES = {
 }
 
 
-def build_backbone(config: BackboneConfig, low_level_strides: Sequence[int] = ()) -> keras.Model:
+def build_backbone(config: AnyBackbone, low_level_strides: Sequence[int] = ()) -> keras.Model:
     """A backbone with fresh weights, a model named "backbone".
 
     Args:
@@ -161,32 +210,27 @@ def build_backbone(config: BackboneConfig, low_level_strides: Sequence[int] = ()
         [features, low-level features of each stride in the order asked for].
 
     Raises:
-        InputError: for a stride that has no endpoint below the output stride.
+        InputError: for a stride that has no endpoint.
     """
-    row = BACKBONES[config.name]
     images = keras.Input((None, None, 3), name="images")
-    options = {name: getattr(config, name) for name in row.options}
-    backbone = keras.Model(images, row.features(images, output_stride=config.output_stride, **options), name="backbone")
-    if not low_level_strides:
-        return backbone
-    known = [stride for stride in row.low_level if stride < config.output_stride]
+    features, endpoints = config.connect(images)
     for stride in low_level_strides:
-        if stride not in known:
+        if stride not in endpoints:
             raise InputError(
                 f"low-level stride {stride}: {config.name} at output stride {config.output_stride} has endpoints of "
-                f"stride {', '.join(map(str, known))}"
+                f"stride {', '.join(map(str, endpoints))}"
             )
-    endpoints = [backbone.get_layer(_layer_name(row.low_level[stride])).output for stride in low_level_strides]
-    return keras.Model(images, [backbone.output, *endpoints], name="backbone")
+    low_level = [endpoints[stride] for stride in low_level_strides]
+    return keras.Model(images, [features, *low_level] if low_level else features, name="backbone")
 
 
 def _layer_name(scope: str) -> str:
     return scope.replace("/", "_")
 
 
-def normalize(config: BackboneConfig) -> keras.layers.Layer:
+def normalize(config: AnyBackbone) -> keras.layers.Layer:
     """The layer "normalize": RGB in [0, 255] -> what the backbone of `config` takes."""
-    normalization = BACKBONES[config.name].normalization
+    normalization = config.normalization
     # One number where the channels agree.
     offset = normalization.offset if len(set(normalization.offset)) > 1 else normalization.offset[0]
     return keras.layers.Rescaling(normalization.scale, offset, name="normalize")
@@ -194,19 +238,16 @@ def normalize(config: BackboneConfig) -> keras.layers.Layer:
 
 def mean_pixel(normalize: keras.layers.Rescaling) -> tuple[float, float, float]:
     """The RGB value that a layer of `normalize` maps to 0: what images are padded with."""
-    return tuple(float(-offset / normalize.scale) for offset in np.broadcast_to(normalize.offset, 3))
+    pairs = zip(*(np.broadcast_to(values, 3) for values in (normalize.offset, normalize.scale)), strict=True)
+    return tuple(float(-offset / scale) for offset, scale in pairs)
 
 
-def tf1_names(backbone: keras.Model, config: BackboneConfig) -> dict:
+def tf1_names(backbone: keras.Model, config: AnyBackbone) -> dict:
     """DeepLab's TF1 variable name -> variable, every one of a backbone built from `config`."""
-    row = BACKBONES[config.name]
-    names = {}
-    for scope in row.scopes():
-        names |= names_of(backbone.get_layer(_layer_name(scope)), f"{row.root}/{scope}")
-    return names
+    return config.tf1_names(backbone)
 
 
-def identity(config: BackboneConfig) -> dict[str, Any]:
+def identity(config: AnyBackbone) -> dict[str, Any]:
     """The JSON form by which caches and studies know a backbone.
 
     Fields that BackboneConfig got after the first caches were written are left out at their defaults, so that those
@@ -224,7 +265,7 @@ def weights_digest(backbone: keras.Model) -> str:
     return state.hexdigest()[:12]
 
 
-def load_applications_weights(backbone: keras.Model, config: BackboneConfig, weights: str) -> None:
+def load_applications_weights(backbone: keras.Model, config: AnyBackbone, weights: str) -> None:
     """Fills a backbone from weights in keras.applications' layout (include_top=False).
 
     Strides that became rates keep their weights, so one file serves every output stride.
@@ -238,8 +279,8 @@ def load_applications_weights(backbone: keras.Model, config: BackboneConfig, wei
         InputError: when keras.applications has no such backbone, or when the file is missing, is no such file, or
             holds other shapes.
     """
-    row = BACKBONES[config.name]
-    if row.applications is None:
+    row = BACKBONES.get(config.name)
+    if row is None or row.applications is None:
         known = ", ".join(name for name, other in BACKBONES.items() if other.applications)
         raise InputError(
             f"{weights}: expected a run folder for backbone {config.name!r}; weights in keras.applications' layout "
