@@ -4,9 +4,12 @@ python tools/benchmark.py --proxy --run_dir=runs/search
 
 python tools/benchmark.py --model --preset=mobilenet_v2,dpc_mobilenet_v2
 
+python tools/benchmark.py --supernet --crop_size=129,129 --batch_size=2 --json=supernet.json
+
 --proxy: the proxy task of a search. A step of ASPP and of the published cell in float32 and in mixed_bfloat16; a trial
 from cached features, with the frozen backbone in each step, and end to end; a search by one and by two processes.
 --model: networks of the zoo, one picture at a time.
+--supernet: a step of the weights and one of alpha and beta of Auto-DeepLab's supernet.
 """
 
 from __future__ import annotations
@@ -30,12 +33,21 @@ flags.DEFINE_integer("worker_trials", 4, "Trials of each process in these search
 flags.DEFINE_boolean("model", False, "Time the networks of --preset.")
 flags.DEFINE_list("preset", ["mobilenet_v2", "dpc_mobilenet_v2"], "Networks of the zoo.")
 flags.DEFINE_list("size", ["513", "513"], "height,width of the picture.")
-flags.DEFINE_integer("num_classes", 21, "Of the networks.", lower_bound=1)
+flags.DEFINE_integer("num_classes", None, "Of the networks: 21; of the supernet: 19.", lower_bound=1)
+flags.DEFINE_boolean("supernet", False, "Time the steps of Auto-DeepLab's supernet.")
+flags.DEFINE_list("crop_size", ["129", "129"], "height,width of the supernet's pictures.")
+flags.DEFINE_integer("num_layers", 12, "Of the supernet.", lower_bound=1)
+flags.DEFINE_integer("filters", 8, "F of the supernet.", lower_bound=1)
+flags.DEFINE_integer("blocks", 5, "B of the supernet.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 2, "Pictures of a step of the supernet.", lower_bound=1)
+flags.DEFINE_boolean("shared_weights", True, "Cells entered from different levels share weights.")
+flags.DEFINE_boolean("recompute", False, "Compute cells again for the gradient: less memory, more time.")
 flags.DEFINE_string("output", None, "Write the figures to this JSON file, too.")
+flags.DEFINE_alias("json", "output")
 
 
 def main() -> None:
-    modes = {"proxy": _time_proxy, "model": _time_models}
+    modes = {"proxy": _time_proxy, "model": _time_models, "supernet": _time_supernet}
     wanted = [name for name in modes if FLAGS[name].value]
     if len(wanted) != 1:
         raise InputError(f"expected one of {', '.join('--' + name for name in modes)}")
@@ -78,9 +90,30 @@ def _time_models() -> dict[str, Any]:
     for name in FLAGS.preset:
         if name not in nas_seg.list_presets():
             raise unknown("--preset", name, nas_seg.list_presets())
-    rows = model.time_models(FLAGS.preset, FLAGS.num_classes, size, FLAGS.repetitions)
+    rows = model.time_models(FLAGS.preset, FLAGS.num_classes or 21, size, FLAGS.repetitions)
     tables.show_models(rows)
     return {"models": tables.to_json(rows)}
+
+
+def _time_supernet() -> dict[str, Any]:
+    crop_size = app.height_width("crop_size", FLAGS.crop_size)
+    if min(crop_size) < 1:
+        raise InputError(f"--crop_size: expected sizes of at least 1, received {','.join(FLAGS.crop_size)}")
+    app.import_tensorflow()
+    from nas_seg.auto_deeplab.supernet import Supernet
+    from nas_seg.benchmark import supernet, tables
+
+    net = Supernet(
+        FLAGS.num_classes or 19,
+        FLAGS.num_layers,
+        FLAGS.blocks,
+        FLAGS.filters,
+        shared_weights=FLAGS.shared_weights,
+        recompute=FLAGS.recompute,
+    )
+    row = supernet.time_supernet(net, crop_size, FLAGS.batch_size, FLAGS.repetitions)
+    tables.show_supernet(row)
+    return tables.to_json(row)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 python tools/report.py --run_dir=runs/search --network_run=runs/found,runs/top1 --split=test
 
-A trained network's scores come from tools/eval.py, its pictures from tools/vis.py, the second stage of the search
-from tools/rerank.py.
+Of a gradient search (tools/search_auto_deeplab.py) it shows curves, alpha and beta, the path by epoch, the network, and
+what tools/retrain_auto_deeplab.py came to. A trained network's scores come from tools/eval.py, its pictures from
+tools/vis.py, the second stage of another search from tools/rerank.py.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from nas_seg.benchmark.model import ModelRow
+from nas_seg.benchmark.supernet import SupernetRow
 from nas_seg.benchmark.timing import GEMM_FLOPS
 from nas_seg.utils.console import console
 
@@ -52,6 +53,23 @@ def show_models(rows: Sequence[ModelRow]) -> None:
         speed = (f"{row.units:.2f}", f"{row.gflop / timing.median:.0f}", f"{row.share_of_gemm:.2f}")
         unit = f"{row.gemm.median:.3f}"
         shown.add_row(row.name, size, f"{timing.median:.3f}", span, unit, *speed, f"{row.peak_gib:.1f}")
+    console().print(shown)
+
+
+def show_supernet(row: SupernetRow) -> None:
+    """Prints what `nas_seg.benchmark.supernet.time_supernet` returns."""
+    height, width = row.crop_size
+    title = (
+        f"Supernet: {row.num_layers} layers, {row.filters} filters, {row.num_blocks} blocks, "
+        f"{row.million_weights:.1f} M weights; batch {row.batch_size} of {height}x{width}; unit: {row.gemm_s:.3f} s"
+    )
+    shown = Table("step", "s", "range", "units", "first, s", "peak GiB", title=title)
+    for name, timing, units, first, peak in (
+        ("weights", row.weight_step, row.weight_step_units, row.trace_s, row.peak_gib),
+        ("alpha and beta", row.arch_step, row.arch_step_units, row.arch_trace_s, row.peak_gib_all),
+    ):
+        span = f"{timing.fastest:.3f} to {timing.slowest:.3f}"
+        shown.add_row(name, f"{timing.median:.3f}", span, f"{units:.1f}", f"{first:.1f}", f"{peak:.2f}")
     console().print(shown)
 
 

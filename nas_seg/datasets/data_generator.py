@@ -7,8 +7,9 @@ an epoch without reading what came before.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from nas_seg import common
@@ -36,11 +37,13 @@ def train_dataset(
     scale_factor_step_size: float = 0.25,
     flip: bool = True,
     mean_pixel: tuple[float, float, float] = MEAN_PIXEL,
+    indices: Sequence[int] | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of augmented batches; batch k depends on `seed` and k alone.
 
-    Every epoch is a permutation of the split drawn from (seed, epoch); the augmentation of an example is drawn from
-    (seed, its place in the stream). So a stream begun at `start_step` goes on exactly as an uninterrupted one would.
+    Every epoch is a permutation of the split, or of the given part of it, drawn from (seed, epoch); the augmentation of
+    an example is drawn from (seed, its place in the stream). So a stream begun at `start_step` goes on exactly as an
+    uninterrupted one would.
 
     Args:
         dataset_dir: folder with dataset.json.
@@ -54,6 +57,7 @@ def train_dataset(
         scale_factor_step_size: distance between scales; 0 draws from the whole range.
         flip: mirror half of the pictures.
         mean_pixel: RGB that a crop is padded with.
+        indices: places of the records to draw from, each once; None for all.
 
     Returns:
         A dataset of {common.IMAGE: float32 [batch, *crop_size, 3] in 0..255, common.LABEL: int32 [batch, *crop_size]}.
@@ -67,11 +71,12 @@ def train_dataset(
     _check_positive(batch_size=batch_size, crop_height=crop_size[0], crop_width=crop_size[1])
     augmentation = Augmentation(min_scale_factor, max_scale_factor, scale_factor_step_size, flip, mean_pixel)
     order_seed, augment_seed = tf.unstack(tf.random.split(tf.constant([seed, 0], tf.int64), 2))
-    count, first = opened.info.num_images, start_step * batch_size
+    chosen = _check_indices(indices, opened.info.num_images)
+    count, first = len(chosen), start_step * batch_size
 
     def order_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         draws = tf.random.stateless_uniform([count], _fold(order_seed, epoch), dtype=tf.float32)
-        order = tf.argsort(draws, stable=True)
+        order = tf.gather(chosen, tf.argsort(draws, stable=True))
         return tf.data.Dataset.from_tensor_slices((epoch * count + tf.range(count, dtype=tf.int64), order))
 
     def load(place: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -207,6 +212,16 @@ def _finish(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def _fold(seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return tf.random.fold_in(seed, number)
+
+
+def _check_indices(indices: Sequence[int] | None, num_images: int) -> np.ndarray:
+    """The places to draw from, int32."""
+    if indices is None:
+        return np.arange(num_images, dtype=np.int32)
+    chosen = np.asarray(sorted(set(indices)), np.int32)
+    if not len(chosen) or len(chosen) != len(indices) or chosen[0] < 0 or chosen[-1] >= num_images:
+        raise InputError(f"indices: expected some of 0 to {num_images - 1}, each once, received {list(indices)[:8]}")
+    return np.asarray(indices, np.int32)
 
 
 def _check_positive(**values: int) -> None:

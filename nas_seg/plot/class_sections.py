@@ -18,10 +18,11 @@ _IOU = "iou/"  # metrics of a trial: iou/CLASS
 _Scores = Mapping[str, float | None]
 
 
-def classes(search: SearchResult, networks: Sequence[NetworkResult]) -> Markup | None:
+def classes(search: SearchResult | None, networks: Sequence[NetworkResult]) -> Markup | None:
     """IoU by class: of the best trials beside the baselines under the proxy, and of trained networks."""
-    trials = {f"rank {row.rank}": _class_scores(row.metrics) for row in search.rows[:_TRIALS]}
-    others = {baseline.name: _class_scores(baseline.metrics) for baseline in search.baselines}
+    rows, baselines = (search.rows[:_TRIALS], search.baselines) if search else ((), ())
+    trials = {f"rank {row.rank}": _class_scores(row.metrics) for row in rows}
+    others = {baseline.name: _class_scores(baseline.metrics) for baseline in baselines}
     parts = []
     proxy = {who: scores for who, scores in (trials | others).items() if scores}
     if proxy:

@@ -65,6 +65,23 @@ def test_the_stream_depends_on_its_seed_and_not_on_the_global_one(folder, uninte
     assert any((a["image"] != b["image"]).any() for a, b in zip(first, other, strict=True))
 
 
+def test_a_part_of_a_split_is_all_that_is_drawn_from_it(folder):
+    plain = {"crop_size": (20, 30), "batch_size": 1, "seed": 0, "min_scale_factor": 1, "max_scale_factor": 1}
+    known = [batch["image"][0].tobytes() for batch in take(eval_dataset(folder, "val"), 5)]
+    dataset = train_dataset(folder, "val", **plain, flip=False, indices=(1, 2, 4))
+    seen = [known.index(batch["image"][0].tobytes()) for batch in take(dataset, 12)]
+    epochs = np.reshape(seen, (4, 3)).tolist()
+    assert all(sorted(epoch) == [1, 2, 4] for epoch in epochs) and len(set(map(tuple, epochs))) > 1
+    resumed = train_dataset(folder, "val", **plain, flip=False, indices=(1, 2, 4), start_step=5)
+    assert [known.index(batch["image"][0].tobytes()) for batch in take(resumed, 7)] == seen[5:]
+
+
+@pytest.mark.parametrize("indices", [(), (0, 5), (-1, 2), (1, 1)])
+def test_places_that_are_none_of_the_split_are_refused(folder, indices):
+    with pytest.raises(InputError, match="indices: expected some of 0 to 4, each once"):
+        train_dataset(folder, "val", crop_size=(9, 9), batch_size=1, seed=0, indices=indices)
+
+
 def test_each_epoch_shows_every_picture_once_in_another_order(folder):
     dataset = train_dataset(
         folder, "val", crop_size=(20, 30), batch_size=1, seed=0, min_scale_factor=1, max_scale_factor=1, flip=False

@@ -1,0 +1,150 @@
+"""How fast Auto-DeepLab's supernet is: a step of its weights and one of alpha and beta, beside the matrix product."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from nas_seg.auto_deeplab.supernet import Supernet, trace_quickly
+from nas_seg.benchmark.timing import GEMM, Timing, time_in_turns
+
+_LEARNING_RATE, _MOMENTUM = 0.025, 0.9
+_ADAM_LEARNING_RATE = 0.003
+
+
+@dataclasses.dataclass(frozen=True)
+class SupernetRow:
+    """The steps of one supernet on one batch.
+
+    Attributes:
+        crop_size: (height, width) of the pictures.
+        batch_size: of them.
+        num_layers, filters, num_blocks: of the supernet.
+        million_weights: variables but alpha and beta, in millions.
+        weight_step: forward, gradient by the weights, SGD with momentum.
+        arch_step: forward, gradient by alpha and beta, Adam.
+        gemm: of the matrix product in the same run.
+        trace_s: seconds of the first weight step, with its tracing.
+        arch_trace_s: seconds of the first step of alpha and beta.
+        peak_gib: the most memory that the process has held after weight steps alone, in GiB.
+        peak_gib_all: the same after both kinds of steps.
+    """
+
+    crop_size: tuple[int, int]
+    batch_size: int
+    num_layers: int
+    filters: int
+    num_blocks: int
+    million_weights: float
+    weight_step: Timing
+    arch_step: Timing
+    gemm: Timing
+    trace_s: float
+    arch_trace_s: float
+    peak_gib: float
+    peak_gib_all: float
+
+    @property
+    def weight_step_s(self) -> float:
+        """Median."""
+        return self.weight_step.median
+
+    @property
+    def arch_step_s(self) -> float:
+        """Median."""
+        return self.arch_step.median
+
+    @property
+    def gemm_s(self) -> float:
+        """Median: the unit."""
+        return self.gemm.median
+
+    @property
+    def weight_step_units(self) -> float:
+        """Weight step over matrix product."""
+        return self.weight_step_s / self.gemm_s
+
+    @property
+    def arch_step_units(self) -> float:
+        """Step of alpha and beta over matrix product."""
+        return self.arch_step_s / self.gemm_s
+
+
+def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int, repetitions: int = 5) -> SupernetRow:
+    """Times both steps of a supernet on random pictures, in turns with the matrix product.
+
+    Args:
+        supernet: its variables are changed.
+        crop_size: (height, width).
+        batch_size: pictures of a step.
+        repetitions: of each.
+    """
+    trace_quickly()
+    images = tf.random.stateless_uniform((batch_size, *crop_size, 3), (0, 0), 0.0, 255.0)
+    labels = tf.random.stateless_uniform((batch_size, *crop_size), (0, 1), 0, supernet.num_classes, tf.int32)
+    weight_step, arch_step = make_steps(supernet, images, labels)
+    begun = time.perf_counter()
+    weight_step()
+    traced = time.perf_counter()
+    # Only now and then does the allocator give back; the second and third step show what is held for good.
+    weight_step()
+    weight_step()
+    peak = _peak_gib()
+    timings = time_in_turns({"weight": weight_step, "arch": arch_step}, repetitions)
+    return SupernetRow(
+        tuple(crop_size),
+        batch_size,
+        supernet.num_layers,
+        supernet.filters,
+        supernet.num_blocks,
+        sum(variable.value.shape.num_elements() for variable in supernet.weight_variables) / 1e6,
+        timings["weight"],
+        timings["arch"],
+        timings[GEMM],
+        traced - begun,
+        timings["arch"].first,
+        peak,
+        _peak_gib(),
+    )
+
+
+def make_steps(supernet: Supernet, images, labels) -> tuple[Callable[[], float], Callable[[], float]]:
+    """(step of the weights, step of alpha and beta) on one batch; each returns its loss."""
+    weights = [variable.value for variable in supernet.weight_variables]
+    momenta = [tf.Variable(tf.zeros_like(weight)) for weight in weights]
+    adam = keras.optimizers.Adam(_ADAM_LEARNING_RATE)
+    adam.build(supernet.architecture_variables)
+
+    def gradients(variables, weights_frozen: bool):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            logits = supernet(images, weights_frozen=weights_frozen)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        return loss, tape.gradient(loss, variables)
+
+    @tf.function(autograph=False)
+    def weight_step():
+        loss, found = gradients(weights, weights_frozen=False)
+        for weight, momentum, gradient in zip(weights, momenta, found, strict=True):
+            tf.raw_ops.ResourceApplyMomentum(
+                var=weight.handle, accum=momentum.handle, lr=_LEARNING_RATE, grad=gradient, momentum=_MOMENTUM
+            )
+        return loss
+
+    @tf.function(autograph=False)
+    def arch_step():
+        variables = supernet.architecture_variables
+        loss, found = gradients([variable.value for variable in variables], weights_frozen=True)
+        adam.apply(found, variables)
+        return loss
+
+    return lambda: float(weight_step()), lambda: float(arch_step())
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
