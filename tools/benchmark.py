@@ -100,9 +100,10 @@ def _time_supernet() -> dict[str, Any]:
     if min(crop_size) < 1:
         raise InputError(f"--crop_size: expected sizes of at least 1, received {','.join(FLAGS.crop_size)}")
     app.import_tensorflow()
-    from nas_seg.auto_deeplab.supernet import Supernet
+    from nas_seg.auto_deeplab.supernet import Supernet, configure_process
     from nas_seg.benchmark import supernet, tables
 
+    configure_process()
     net = Supernet(
         FLAGS.num_classes or 19,
         FLAGS.num_layers,

@@ -6,6 +6,7 @@ leaves open is decided in README.md, section Supernet.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -237,6 +238,21 @@ def trace_quickly() -> None:
     nothing to gain. Call it before the first step of a search.
     """
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def configure_process() -> None:
+    """Sets TensorFlow up for supernets in this process; call it before anything else of TensorFlow's runs.
+
+    As `trace_quickly`, and one thread for each operation, for the operations are small: branches run side by side,
+    and two threads that share an operation take half as much processor time again.
+
+    Raises:
+        RuntimeError: TensorFlow has its threads already.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    # Half of them wait for the functions that they have called.
+    tf.config.threading.set_inter_op_parallelism_threads(2 * (os.cpu_count() or 1))
+    trace_quickly()
 
 
 def incoming(layer: int, level: int) -> list[tuple[int, int]]:

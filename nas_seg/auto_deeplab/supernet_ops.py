@@ -154,22 +154,20 @@ def _depthwise_gradients(x, kernel, upstream):
     oneDNN's gradient by a kernel is five times slower at five columns than at three, so that of a 5x5 kernel is made
     of its first and its last three columns.
     """
-    strides = [1, 1, 1, 1]
+    arguments = {"out_backprop": upstream, "strides": [1, 1, 1, 1]}
     by_x = tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-        input_sizes=x.shape, filter=kernel, out_backprop=upstream, strides=strides, padding="SAME"
+        input_sizes=x.shape, filter=kernel, padding="SAME", **arguments
     )
-    height, width, channels, _ = kernel.shape
-
-    def by_columns(columns: int, left: int, right: int):
-        rows = height // 2
-        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
-            input=x, filter_sizes=(height, columns, channels, 1), out_backprop=upstream, strides=strides,
-            padding="EXPLICIT", explicit_paddings=[0, 0, rows, rows, left, right, 0, 0],
-        )  # fmt: skip
-
-    if width != 5:
-        return by_x, by_columns(width, width // 2, width // 2)
-    return by_x, tf.concat([by_columns(3, 2, 0), by_columns(3, 0, 2)[:, 1:]], 1)
+    by_kernel = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter
+    if kernel.shape[1] != 5:
+        return by_x, by_kernel(input=x, filter_sizes=kernel.shape, padding="SAME", **arguments)
+    padded = tf.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    sizes = (5, 3, *kernel.shape[2:])
+    first, last = (
+        by_kernel(input=columns, filter_sizes=sizes, padding="VALID", **arguments)
+        for columns in (padded[:, :, :-2], padded[:, :, 2:])
+    )
+    return by_x, tf.concat([first, last[:, 1:]], 1)
 
 
 @tf.custom_gradient

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +12,12 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from nas_seg.auto_deeplab.supernet import Supernet, trace_quickly
-from nas_seg.benchmark.timing import GEMM, Timing, time_in_turns
+from nas_seg.auto_deeplab.supernet import Supernet
+from nas_seg.benchmark.timing import Timing, time_in_turns
 
 _LEARNING_RATE, _MOMENTUM = 0.025, 0.9
 _ADAM_LEARNING_RATE = 0.003
+_SIZE = 2048  # Of the matrices of the unit.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,7 @@ class SupernetRow:
         million_weights: variables but alpha and beta, in millions.
         weight_step: forward, gradient by the weights, SGD with momentum.
         arch_step: forward, gradient by alpha and beta, Adam.
-        gemm: of the matrix product in the same run.
+        gemm: of the matrix product in the same run, on all cores: a part of its rows on each.
         trace_s: seconds of the first weight step, with its tracing.
         arch_trace_s: seconds of the first step of alpha and beta.
         peak_gib: the most memory that the process has held after weight steps alone, in GiB.
@@ -84,7 +87,6 @@ def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int,
         batch_size: pictures of a step.
         repetitions: of each.
     """
-    trace_quickly()
     images = tf.random.stateless_uniform((batch_size, *crop_size, 3), (0, 0), 0.0, 255.0)
     labels = tf.random.stateless_uniform((batch_size, *crop_size), (0, 1), 0, supernet.num_classes, tf.int32)
     weight_step, arch_step = make_steps(supernet, images, labels)
@@ -95,7 +97,7 @@ def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int,
     weight_step()
     weight_step()
     peak = _peak_gib()
-    timings = time_in_turns({"weight": weight_step, "arch": arch_step}, repetitions)
+    timings = time_in_turns({"weight": weight_step, "arch": arch_step, "all cores": _product()}, repetitions)
     return SupernetRow(
         tuple(crop_size),
         batch_size,
@@ -105,7 +107,7 @@ def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int,
         sum(variable.value.shape.num_elements() for variable in supernet.weight_variables) / 1e6,
         timings["weight"],
         timings["arch"],
-        timings[GEMM],
+        timings["all cores"],
         traced - begun,
         timings["arch"].first,
         peak,
@@ -144,6 +146,22 @@ def make_steps(supernet: Supernet, images, labels) -> tuple[Callable[[], float],
         return loss
 
     return lambda: float(weight_step()), lambda: float(arch_step())
+
+
+def _product() -> Callable[[], object]:
+    """The 2048 x 2048 x 2048 product as branches that run side by side, as the supernet's operations do.
+
+    `time_in_turns` has one of its own, which has a single thread where `configure_process` was called.
+    """
+    left, right = (tf.random.stateless_normal((_SIZE, _SIZE), (seed, 0)) for seed in (0, 1))
+    cores = os.cpu_count() or 1
+    bounds = [_SIZE * core // cores for core in range(cores + 1)]
+
+    @tf.function(autograph=False)
+    def product():
+        return [left[begin:end] @ right for begin, end in itertools.pairwise(bounds)]
+
+    return lambda: [part.numpy() for part in product()]
 
 
 def _peak_gib() -> float:
