@@ -7,7 +7,7 @@ share a piece of their way and none runs behind a box, whatever the cell; where 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,22 +25,20 @@ from nas_seg.plot.colors import (
     SERIES,
 )
 from nas_seg.plot.markup import Markup, element, fit, svg, text, text_width
+from nas_seg.plot.wiring import BAR, LABEL, OP, SMALL, Point, end_bar, line, op_box, source_box, wire
 from nas_seg.utils.errors import InputError
 
 _MARGIN, _TITLE, _CAPTION = 16.0, 28.0, 24.0  # around everything; heights of a title and of a line below
-_LABEL, _SMALL = 12.5, 10.5  # font sizes
 
 # The trellis: distances between nodes and where the first stands.
 _STEP_X, _STEP_Y, _RADIUS = 62.0, 58.0, 9.0
 _LEFT, _TOP = 92.0, 40.0
 
 # The cell: an op, the frame of two of them, the distances between frames, the bars of inputs and concatenation.
-_OP = (80.0, 40.0)
 _PLUS, _PAD, _NAME = 20.0, 9.0, 20.0
-_CARD = (2 * _OP[0] + _PLUS + 2 * _PAD, _OP[1] + _PAD + _NAME)
+_CARD = (2 * OP[0] + _PLUS + 2 * _PAD, OP[1] + _PAD + _NAME)
 _GAP_X, _GAP_Y = 34.0, 26.0
 _INPUT = (132.0, 34.0)
-_CONCAT = 40.0
 
 # (name, box, dashes of its outline) by how an op begins; dashes for the holes of an atrous convolution.
 _STYLES = {
@@ -51,7 +49,6 @@ _STYLES = {
     "skip_connect": ("skip", POINTWISE_BOX, None),
 }
 _INPUT_NAMES = ("0: H(l-2)", "1: H(l-1)")
-_WIRES = (INK, *SERIES)
 
 
 class _Panel(NamedTuple):
@@ -94,8 +91,8 @@ def cell_svg(genotype: AutoDeepLabGenotype, title: str = "") -> str:
 def _drawing(panel: _Panel, label: str, title: str) -> str:
     if not title:
         return str(svg(panel.width, panel.height, label, *panel.parts))
-    line = fit(title, panel.width - 2 * _MARGIN, 15, True)
-    head = text(_MARGIN, _MARGIN + 12, line, 15, font_weight="bold")
+    words = fit(title, panel.width - 2 * _MARGIN, 15, True)
+    head = text(_MARGIN, _MARGIN + 12, words, 15, font_weight="bold")
     body = element("g", *panel.parts, transform=f"translate(0 {_TITLE:.2f})")
     return str(svg(panel.width, panel.height + _TITLE, label, head, body))
 
@@ -110,7 +107,7 @@ def _path_panel(path: tuple[int, ...], beta: np.ndarray | None) -> _Panel:
         weight = None if weights is None else float(weights[layer, level, direction])
         edges.append(_edge(layer, level, level + direction - 1, weight))
     steps = zip(range(num_layers), (0, *path), path, strict=False)
-    edges += [_line(_spot(layer - 1, a), _spot(layer, b), SERIES[0], 4.0, class_="path") for layer, a, b in steps]
+    edges += [line(_spot(layer - 1, a), _spot(layer, b), SERIES[0], 4.0, class_="path") for layer, a, b in steps]
     for layer in range(num_layers):
         nodes += [_node(layer, level, level == path[layer]) for level in range(min(layer + 2, NUM_LEVELS))]
     return _Panel(
@@ -123,12 +120,12 @@ def _path_panel(path: tuple[int, ...], beta: np.ndarray | None) -> _Panel:
 def _path_labels(num_layers: int, has_beta: bool) -> list[Markup]:
     middle = {"text_anchor": "middle", "fill": FAINT_INK}
     names = ["stem", *(str(number) for number in range(1, num_layers + 1))]
-    labels = [text(_spot(i - 1, 0)[0], _TOP - 18, name, _LABEL, **middle) for i, name in enumerate(names)]
+    labels = [text(_spot(i - 1, 0)[0], _TOP - 18, name, LABEL, **middle) for i, name in enumerate(names)]
     for level in range(NUM_LEVELS):
         x, y = _MARGIN, _spot(0, level)[1] + 4
-        labels.append(text(x, y, f"stride {FINEST_STRIDE * 2**level}", _LABEL, fill=FAINT_INK))
+        labels.append(text(x, y, f"stride {FINEST_STRIDE * 2**level}", LABEL, fill=FAINT_INK))
     words = "Layers from left to right; grey: " + ("the darker, the more probable." if has_beta else "possible steps.")
-    return [*labels, text(_MARGIN, _spot(0, NUM_LEVELS - 1)[1] + _RADIUS + _CAPTION, words, _SMALL, fill=FAINT_INK)]
+    return [*labels, text(_MARGIN, _spot(0, NUM_LEVELS - 1)[1] + _RADIUS + _CAPTION, words, SMALL, fill=FAINT_INK)]
 
 
 def _spot(layer: int, level: int) -> tuple[float, float]:
@@ -139,10 +136,10 @@ def _spot(layer: int, level: int) -> tuple[float, float]:
 def _edge(layer: int, source: int, target: int, weight: float | None) -> Markup:
     ends = _spot(layer - 1, source), _spot(layer, target)
     if weight is None:
-        return _line(*ends, CONCAT_LINE, 1.2, stroke_opacity=0.55, class_="edge")
+        return line(*ends, CONCAT_LINE, 1.2, stroke_opacity=0.55, class_="edge")
     words = f"layer {layer + 1}, stride {FINEST_STRIDE * 2**source} to {FINEST_STRIDE * 2**target}: {weight:.3f}"
     # Down to a trace that can still be seen, for the edge exists.
-    return _line(*ends, INK, 2.2, element("title", words), stroke_opacity=0.06 + 0.94 * weight, class_="edge")
+    return line(*ends, INK, 2.2, element("title", words), stroke_opacity=0.06 + 0.94 * weight, class_="edge")
 
 
 def _node(layer: int, level: int, on_path: bool) -> Markup:
@@ -159,22 +156,22 @@ def _cell_panel(genotype: AutoDeepLabGenotype) -> _Panel:
     rows = [_row(source) for source in range(num_sources)]
     concat_x = _card_x(genotype.num_blocks)
     readers: dict[int, list[tuple[float, float]]] = {source: [] for source in range(num_sources)}
-    boxes = [_input_box(source) for source in range(2)]
+    boxes = [source_box(_MARGIN, rows[source], _INPUT, _INPUT_NAMES[source], "input") for source in range(2)]
     for b, block in enumerate(genotype.cell):
         for i, (source, op) in enumerate(block):
-            corner = (_card_x(b) + _PAD + i * (_OP[0] + _PLUS), rows[2 + b] - _CARD[1] / 2 + _PAD)
-            readers[source].append((corner[0] + _OP[0] / 2, corner[1]))
+            corner = (_card_x(b) + _PAD + i * (OP[0] + _PLUS), rows[2 + b] - _CARD[1] / 2 + _PAD)
+            readers[source].append((corner[0] + OP[0] / 2, corner[1]))
             boxes.append(_op_box(op, corner))
     cards = [_card(b, rows[2 + b]) for b in range(genotype.num_blocks)]
     wires = []
     for source, targets in readers.items():
         start = _MARGIN + _INPUT[0] if source < 2 else _card_x(source - 2) + _CARD[0]
-        wires += _wire(source, start, rows[source], targets, concat_x if source >= 2 else None)
+        wires += wire(source, (start, rows[source]), targets, concat_x if source >= 2 else None)
     top, bottom = _row(2) - _CARD[1] / 2, rows[-1] + _CARD[1] / 2
-    concat = _concat_bar(concat_x, top, bottom - top)
+    concat = end_bar(concat_x, top, bottom - top, "concat")
     words = "Lines lead to the ops that read; a block adds its two ops up. Dashes: atrous convolution, rate 2."
-    caption = text(_MARGIN, bottom + _CAPTION, words, _SMALL, fill=FAINT_INK)
-    width = max(concat_x + _CONCAT, _MARGIN + text_width(words, _SMALL)) + _MARGIN
+    caption = text(_MARGIN, bottom + _CAPTION, words, SMALL, fill=FAINT_INK)
+    width = max(concat_x + BAR, _MARGIN + text_width(words, SMALL)) + _MARGIN
     return _Panel(width, bottom + _CAPTION + _MARGIN, [*cards, *wires, *boxes, concat, caption])
 
 
@@ -189,77 +186,18 @@ def _card_x(block: int) -> float:
     return _MARGIN + _INPUT[0] + _GAP_X + block * (_CARD[0] + _GAP_X)
 
 
-def _input_box(source: int) -> Markup:
-    y = _row(source)
-    box = element(
-        "rect", x=_MARGIN, y=y - _INPUT[1] / 2, width=_INPUT[0], height=_INPUT[1], rx=6, fill=BAR_BOX[0],
-        stroke=BAR_BOX[1], class_="input",
-    )  # fmt: skip
-    name = text(_MARGIN + _INPUT[0] / 2, y + 4.5, _INPUT_NAMES[source], 13, font_weight="bold", text_anchor="middle")
-    return element("g", box, name)
-
-
 def _card(block: int, y: float) -> Markup:
     x, top = _card_x(block), y - _CARD[1] / 2
     frame = element(
         "rect", x=x, y=top, width=_CARD[0], height=_CARD[1], rx=6, fill=PAPER, stroke=BAR_BOX[1], class_="block"
     )
-    name = text(x + _PAD, top + _CARD[1] - 6, f"{2 + block}: block {block}", _SMALL, fill=FAINT_INK)
-    plus = text(x + _CARD[0] / 2, top + _PAD + _OP[1] / 2 + 5, "+", 15, font_weight="bold", text_anchor="middle")
+    name = text(x + _PAD, top + _CARD[1] - 6, f"{2 + block}: block {block}", SMALL, fill=FAINT_INK)
+    plus = text(x + _CARD[0] / 2, top + _PAD + OP[1] / 2 + 5, "+", 15, font_weight="bold", text_anchor="middle")
     return element("g", frame, name, plus)
 
 
-def _op_box(op: str, corner: tuple[float, float]) -> Markup:
+def _op_box(op: str, corner: Point) -> Markup:
     prefix = next(prefix for prefix in _STYLES if op.startswith(prefix))
-    name, (fill, line), dashes = _STYLES[prefix]
-    lines = [name, *op.removeprefix(prefix).strip("_").split("_")] if op != prefix else [name]
-    x, y = corner
-    box = element(
-        "rect", x=x, y=y, width=_OP[0], height=_OP[1], rx=5, fill=fill, stroke=line, stroke_width=1.3,
-        stroke_dasharray=dashes, class_="op",
-    )  # fmt: skip
-    first = y + _OP[1] / 2 + (4.5 if len(lines) == 1 else -3.0)
-    words = [
-        text(x + _OP[0] / 2, first + 15 * i, line, _LABEL, font_weight="bold", text_anchor="middle")
-        for i, line in enumerate(lines)
-    ]
-    return element("g", box, *words)
-
-
-def _wire(source: int, x: float, y: float, targets: list[tuple[float, float]], concat_x: float | None) -> list[Markup]:
-    """The line of a source along its row, and from it down to what reads it."""
-    color = _WIRES[source % len(_WIRES)]
-    end = concat_x if concat_x is not None else max((x for x, _ in targets), default=None)
-    if end is None:
-        return []
-    parts = [_line((x, y), (end, y), color, 1.7, class_="row")]
-    if concat_x is not None:
-        parts.append(_head((end, y), color, sideways=True))
-    for target_x, target_y in targets:
-        parts.append(_line((target_x, y), (target_x, target_y - 5), color, 1.7, class_="read"))
-        parts.append(_head((target_x, target_y), color))
-        if target_x < end:
-            parts.append(element("circle", cx=target_x, cy=y, r=3.2, fill=color))
-    return parts
-
-
-def _head(tip: tuple[float, float], color: str, sideways: bool = False) -> Markup:
-    (x, y), back, half = tip, 7.0, 4.0
-    base = [(x - back, y - half), (x - back, y + half)] if sideways else [(x - half, y - back), (x + half, y - back)]
-    return element("polygon", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in (tip, *base)), fill=color)
-
-
-def _concat_bar(x: float, y: float, height: float) -> Markup:
-    box = element(
-        "rect", x=x, y=y, width=_CONCAT, height=height, rx=6, fill=BAR_BOX[0], stroke=BAR_BOX[1], class_="concat"
-    )
-    middle = (x + _CONCAT / 2 + 4.5, y + height / 2)
-    turn = f"rotate(-90 {middle[0]:.2f} {middle[1]:.2f})"
-    name = text(*middle, "concat", 13, font_weight="bold", text_anchor="middle", transform=turn)
-    return element("g", box, name)
-
-
-def _line(start: tuple[float, float], end: tuple[float, float], color: str, width: float, *inner: Any, **more: Any):
-    return element(
-        "line", *inner, x1=start[0], y1=start[1], x2=end[0], y2=end[1], stroke=color, stroke_width=width, **more
-    )
+    name, box, dashes = _STYLES[prefix]
+    words = [name, *op.removeprefix(prefix).strip("_").split("_")] if op != prefix else [name]
+    return op_box(words, box, dashes, corner)

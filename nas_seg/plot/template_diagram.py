@@ -8,25 +8,22 @@ a box, whatever the genotype; where lines cross, a dot tells a branch.
 from __future__ import annotations
 
 import textwrap
-from typing import Any
 
-from nas_seg.plot.colors import BAR_BOX, CONV_BOX, FAINT_INK, INK, PAPER, POINTWISE_BOX, POOLING_BOX, SERIES
+from nas_seg.plot.colors import BAR_BOX, CONV_BOX, FAINT_INK, PAPER, POINTWISE_BOX, POOLING_BOX
 from nas_seg.plot.markup import Markup, element, fit, svg, text, text_width
+from nas_seg.plot.wiring import BAR, LABEL, OP, SMALL, Point, end_bar, op_box, source_box, wire
 from nas_seg.template.genotype import NUM_ENCODER_MAPS, Layer, Template, TemplateGenotype
 from nas_seg.template.plan import ENCODER_MAPS, Map, plan
 
 _MARGIN, _TITLE = 16.0, 28.0  # around everything; height of a title
-_LABEL, _SMALL = 12.5, 10.5  # font sizes
 
 # A template: an op, the room for the aggregation between two of them, the frame around both.
-_OP = (80.0, 40.0)
 _BETWEEN, _PAD, _NAME, _TEMPLATE_GAP = 48.0, 9.0, 20.0, 24.0
-_TEMPLATE = (2 * _OP[0] + _BETWEEN + 2 * _PAD, _OP[1] + _PAD + _NAME)
+_TEMPLATE = (2 * OP[0] + _BETWEEN + 2 * _PAD, OP[1] + _PAD + _NAME)
 # A layer, the distances between layers, the encoder's maps, the classifier; where on a layer its two inputs enter.
 _LAYER = (136.0, 58.0)
 _GAP_X, _GAP_Y = 26.0, 22.0
 _INPUT = (150.0, 34.0)
-_CLASSIFIER = 40.0
 _PORTS = (0.3, 0.7)
 
 # (words, box, dashes of its outline) of an op; dashes for the holes of an atrous convolution.
@@ -38,8 +35,6 @@ _OPS = {
     "max_pool_3x3": (("max pool", "3x3"), POOLING_BOX, None),
     "skip_connect": (("skip",), POINTWISE_BOX, None),
 }
-_WIRES = (INK, *SERIES)
-_Point = tuple[float, float]
 
 
 def template_svg(genotype: TemplateGenotype, title: str = "", sep_repeats: int = 2, stride_rule: str = "peer") -> str:
@@ -58,7 +53,7 @@ def template_svg(genotype: TemplateGenotype, title: str = "", sep_repeats: int =
     graph_top = top + _TEMPLATE[1] + 2 * _GAP_Y
     classifier_x = _layer_x(len(genotype.layers))
     templates_width = len(genotype.templates) * (_TEMPLATE[0] + _TEMPLATE_GAP) - _TEMPLATE_GAP
-    width = max(classifier_x + _CLASSIFIER, _MARGIN + templates_width) + _MARGIN
+    width = max(classifier_x + BAR, _MARGIN + templates_width) + _MARGIN
     first, last = (_row(graph_top, n) for n in (NUM_ENCODER_MAPS, len(maps) - 1))
     bottom = last + _LAYER[1] / 2
     words = fit(title, width - 2 * _MARGIN, 15, True)
@@ -69,11 +64,14 @@ def template_svg(genotype: TemplateGenotype, title: str = "", sep_repeats: int =
         parts += _template_card(f"T{i}" if i in used else f"T{i}, which no layer applies", template, corner)
     for number in range(len(maps)):
         parts += _wire(genotype, number, graph_top, classifier_x if number in genotype.outputs else None)
-    parts += [_encoder_box(number, _row(graph_top, number)) for number in range(NUM_ENCODER_MAPS)]
+    parts += [
+        source_box(_MARGIN, _row(graph_top, number), _INPUT, f"{number}: {channels} at 1/{stride}", "map")
+        for number, (channels, stride) in enumerate(ENCODER_MAPS)
+    ]
     for i, layer in enumerate(genotype.layers):
         number = NUM_ENCODER_MAPS + i
         parts.append(_layer_card(number, layer, maps[number], _row(graph_top, number)))
-    parts.append(_classifier_bar(classifier_x, first - _LAYER[1] / 2, bottom - first + _LAYER[1] / 2))
+    parts.append(end_bar(classifier_x, first - _LAYER[1] / 2, bottom - first + _LAYER[1] / 2, "logits"))
     height, caption = _caption(width, bottom)
     return str(svg(width, height, f"template network {genotype.summary()}", *parts, *caption))
 
@@ -90,47 +88,20 @@ def _layer_x(layer: int) -> float:
     return _MARGIN + _INPUT[0] + _GAP_X + layer * (_LAYER[0] + _GAP_X)
 
 
-def _template_card(name: str, template: Template, corner: _Point) -> list[Markup]:
+def _template_card(name: str, template: Template, corner: Point) -> list[Markup]:
     x, y = corner
     frame = element(
         "rect", x=x, y=y, width=_TEMPLATE[0], height=_TEMPLATE[1], rx=6, fill=PAPER, stroke=BAR_BOX[1],
         class_="template",
     )  # fmt: skip
-    label = text(x + _PAD, y + _TEMPLATE[1] - 6, name, _SMALL, fill=FAINT_INK)
-    right = x + _PAD + _OP[0] + _BETWEEN
+    label = text(x + _PAD, y + _TEMPLATE[1] - 6, name, SMALL, fill=FAINT_INK)
+    right = x + _PAD + OP[0] + _BETWEEN
     joint = text(
-        right - _BETWEEN / 2, y + _PAD + _OP[1] / 2 + 4.5, template.aggregation, _LABEL, font_weight="bold",
+        right - _BETWEEN / 2, y + _PAD + OP[1] / 2 + 4.5, template.aggregation, LABEL, font_weight="bold",
         text_anchor="middle", class_="aggregation",
     )  # fmt: skip
-    ops = [_op_box(op, (left, y + _PAD)) for op, left in ((template.op1, x + _PAD), (template.op2, right))]
+    ops = [op_box(*_OPS[op], (left, y + _PAD)) for op, left in ((template.op1, x + _PAD), (template.op2, right))]
     return [element("g", frame, label, joint), *ops]
-
-
-def _op_box(op: str, corner: _Point) -> Markup:
-    lines, (fill, line), dashes = _OPS[op]
-    x, y = corner
-    box = element(
-        "rect", x=x, y=y, width=_OP[0], height=_OP[1], rx=5, fill=fill, stroke=line, stroke_width=1.3,
-        stroke_dasharray=dashes, class_="op",
-    )  # fmt: skip
-    first = y + _OP[1] / 2 + (4.5 if len(lines) == 1 else -3.0)
-    words = [
-        text(x + _OP[0] / 2, first + 15 * i, line, _LABEL, font_weight="bold", text_anchor="middle")
-        for i, line in enumerate(lines)
-    ]
-    return element("g", box, *words)
-
-
-def _encoder_box(number: int, y: float) -> Markup:
-    channels, stride = ENCODER_MAPS[number]
-    box = element(
-        "rect", x=_MARGIN, y=y - _INPUT[1] / 2, width=_INPUT[0], height=_INPUT[1], rx=6, fill=BAR_BOX[0],
-        stroke=BAR_BOX[1], class_="map",
-    )  # fmt: skip
-    words = f"{number}: {channels} at 1/{stride}"
-    return element(
-        "g", box, text(_MARGIN + _INPUT[0] / 2, y + 4.5, words, 13, font_weight="bold", text_anchor="middle")
-    )
 
 
 def _layer_card(number: int, layer: Layer, output: Map, y: float) -> Markup:
@@ -143,8 +114,8 @@ def _layer_card(number: int, layer: Layer, output: Map, y: float) -> Markup:
     words = f"T{layer.template}{repeats}"
     lines = [
         text(x + _LAYER[0] / 2, top + 24, words, 13, font_weight="bold", class_="applies", **middle),
-        text(x + _LAYER[0] / 2, top + 39, f"stride {layer.stride}", _SMALL, **middle) if layer.stride > 1 else None,
-        text(x + _LAYER[0] / 2, top + 52, f"{number}: {output.channels} at 1/{output.stride}", _SMALL, fill=FAINT_INK,
+        text(x + _LAYER[0] / 2, top + 39, f"stride {layer.stride}", SMALL, **middle) if layer.stride > 1 else None,
+        text(x + _LAYER[0] / 2, top + 52, f"{number}: {output.channels} at 1/{output.stride}", SMALL, fill=FAINT_INK,
              **middle),
     ]  # fmt: skip
     return element("g", frame, *lines)
@@ -152,7 +123,7 @@ def _layer_card(number: int, layer: Layer, output: Map, y: float) -> Markup:
 
 def _wire(genotype: TemplateGenotype, number: int, top: float, classifier_x: float | None) -> list[Markup]:
     """The line of a map along its row, and from it down to the layers that read it."""
-    y, color, is_layer = _row(top, number), _WIRES[number % len(_WIRES)], number >= NUM_ENCODER_MAPS
+    y, is_layer = _row(top, number), number >= NUM_ENCODER_MAPS
     start = _layer_x(number - NUM_ENCODER_MAPS) + _LAYER[0] if is_layer else _MARGIN + _INPUT[0]
     targets = [
         (_layer_x(i) + port * _LAYER[0], _row(top, NUM_ENCODER_MAPS + i) - _LAYER[1] / 2)
@@ -160,36 +131,7 @@ def _wire(genotype: TemplateGenotype, number: int, top: float, classifier_x: flo
         for port, source in zip(_PORTS, (layer.input1, layer.input2), strict=True)
         if source == number
     ]
-    end = classifier_x if classifier_x is not None else max((x for x, _ in targets), default=None)
-    if end is None:
-        return []
-    parts = [_line((start, y), (end, y), color, class_="row")]
-    if classifier_x is not None:
-        parts.append(_head((end, y), color, sideways=True))
-    for x, below in targets:
-        parts += [_line((x, y), (x, below - 5), color, class_="read"), _head((x, below), color)]
-        if x < end:
-            parts.append(element("circle", cx=x, cy=y, r=3.2, fill=color))
-    return parts
-
-
-def _line(start: _Point, end: _Point, color: str, **more: Any) -> Markup:
-    return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], stroke=color, stroke_width=1.7, **more)
-
-
-def _head(tip: _Point, color: str, sideways: bool = False) -> Markup:
-    (x, y), back, half = tip, 7.0, 4.0
-    base = [(x - back, y - half), (x - back, y + half)] if sideways else [(x - half, y - back), (x + half, y - back)]
-    return element("polygon", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in (tip, *base)), fill=color)
-
-
-def _classifier_bar(x: float, y: float, height: float) -> Markup:
-    box = element(
-        "rect", x=x, y=y, width=_CLASSIFIER, height=height, rx=6, fill=BAR_BOX[0], stroke=BAR_BOX[1], class_="concat"
-    )
-    middle = (x + _CLASSIFIER / 2 + 4.5, y + height / 2)
-    turn = f"rotate(-90 {middle[0]:.2f} {middle[1]:.2f})"
-    return element("g", box, text(*middle, "logits", 13, font_weight="bold", text_anchor="middle", transform=turn))
+    return wire(number, (start, y), targets, classifier_x)
 
 
 def _caption(width: float, bottom: float) -> tuple[float, list[Markup]]:
@@ -199,6 +141,6 @@ def _caption(width: float, bottom: float) -> tuple[float, list[Markup]]:
         "template: the number of the layer's map, its channels and the share of the image's height that it has. An "
         "application after the first reads what the right op read, and what the application before it put out."
     )
-    lines = textwrap.wrap(words, int((width - 2 * _MARGIN) / text_width("x", _SMALL)))
-    marks = [text(_MARGIN, bottom + 24 + 15 * i, line, _SMALL, fill=FAINT_INK) for i, line in enumerate(lines)]
+    lines = textwrap.wrap(words, int((width - 2 * _MARGIN) / text_width("x", SMALL)))
+    marks = [text(_MARGIN, bottom + 24 + 15 * i, line, SMALL, fill=FAINT_INK) for i, line in enumerate(lines)]
     return bottom + 24 + 15 * len(lines), marks
