@@ -5,8 +5,7 @@ RETRAIN/genotypes/NAME.json    of the searched network and of the random ones
 RETRAIN/NAME_seedSEED/         run folder of a training, as tools/train.py makes it
 RETRAIN/retrain.json           a `Retraining` of nas_seg.auto_deeplab.retraining, written after every network
 
-All have one budget: the same steps of the same batches. The score is the mIoU at the last step: that of the best step
-would be the maximum of several noisy scores.
+All have one budget: the same steps of the same batches.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from nas_seg import full_training
 from nas_seg.auto_deeplab import retraining
 from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype
 from nas_seg.auto_deeplab.retraining import BASELINE, RANDOM, SEARCHED, Outcome, Retraining
 from nas_seg.auto_deeplab.search_run import finished_genotype
 from nas_seg.auto_deeplab.space import random_genotype
 from nas_seg.datasets.descriptors import read_descriptor
+from nas_seg.search import second_stage
 from nas_seg.search.second_stage import Training
 from nas_seg.train_config import TrainConfig
 from nas_seg.utils import app, config, runs
@@ -63,14 +64,6 @@ class _Candidate:
     @property
     def summary(self) -> str:
         return self.genotype.summary() if self.genotype else self.name
-
-
-@dataclasses.dataclass(frozen=True)
-class _Score:
-    """The mIoU of the last weights of a run on a split."""
-
-    split: str
-    miou: float
 
 
 def retrain(settings: Retrain, train_config: TrainConfig) -> Retraining:
@@ -115,12 +108,9 @@ def check(settings: Retrain, train_config: TrainConfig) -> tuple[list[_Candidate
         the networks, and the sections of RETRAIN/config.json.
     """
     searched = AutoDeepLabGenotype.load(finished_genotype(settings.run_dir, settings.allow_unfinished))
-    data = read_descriptor(settings.dataset_dir)
     if not train_config.val_split:
         raise InputError("--val_split: expected the split to compare on")
-    for name in filter(None, (train_config.train_split, train_config.val_split, settings.test_split)):
-        if not data.split(name).has_labels:
-            raise InputError(f"{settings.dataset_dir}: split {name!r} has no labels")
+    read_descriptor(settings.dataset_dir, train_config.train_split, train_config.val_split, settings.test_split)
     sections = {
         "searched": searched.digest,
         "random_seed": settings.random_seed,
@@ -142,20 +132,14 @@ def check(settings: Retrain, train_config: TrainConfig) -> tuple[list[_Candidate
 
 
 def _outcome(settings: Retrain, candidate: _Candidate, configs: Sequence[TrainConfig], strategy) -> Outcome:
-    """Trains a network with every seed. If one fails it has no score: the mean of the others would flatter it."""
-    import tensorflow as tf
+    """Trains a network with every seed."""
+    network = _network(settings, candidate)
 
-    from nas_seg.train import Diverged
+    def train(one: TrainConfig) -> Training:
+        run_dir = settings.folder / f"{candidate.name}_seed{one.seed}"
+        return full_training.train(network, one, settings.dataset_dir, run_dir, strategy, settings.test_split)
 
-    network, trainings, failed = _network(settings, candidate), [], None
-    for one in configs:
-        try:
-            trainings.append(_train(settings, candidate, network, one, strategy))
-            print(f"{candidate.name}: {one.val_split} mIoU {trainings[-1].val_miou:.4f}", flush=True)
-        except (Diverged, tf.errors.ResourceExhaustedError) as error:
-            failed = f"seed {one.seed}: {error if isinstance(error, Diverged) else 'out of memory'}"
-            print(f"{candidate.name} failed: {failed}", flush=True)
-            break
+    trainings, failed = full_training.train_seeds(candidate.name, configs, train)
     counts = _counts(settings, network, configs[0].val_split)
     return retraining.make_outcome(candidate.name, candidate.group, candidate.summary, counts, trainings, failed)
 
@@ -172,39 +156,6 @@ def _network(settings: Retrain, candidate: _Candidate):
     return presets.network_config(num_classes, genotype=path, filter_multiplier=settings.filter_multiplier)
 
 
-def _train(settings: Retrain, candidate: _Candidate, network, one: TrainConfig, strategy) -> Training:
-    """Trains one network in its run folder unless that is done, and reads its scores there."""
-    import keras
-
-    from nas_seg import pipeline
-
-    run_dir = settings.folder / f"{candidate.name}_seed{one.seed}"
-    if not runs.weights_path(run_dir, runs.LAST).exists():
-        keras.backend.clear_session()
-        pipeline.train(network, one, settings.dataset_dir, run_dir, strategy)
-    rows = runs.read_metrics(run_dir)
-    miou = next((row["val_miou"] for row in reversed(rows) if "val_miou" in row), None)
-    if miou is None:
-        raise InputError(
-            f"{run_dir}: expected a mIoU at the last step: does split {one.val_split!r} have labelled pixels?"
-        )
-    seconds = round(sum(row.get("seconds", 0.0) for row in rows), 3)
-    return Training(str(run_dir), one.seed, miou, _test_miou(settings, run_dir), seconds)
-
-
-def _test_miou(settings: Retrain, run_dir: pathlib.Path) -> float | None:
-    """The score of the last weights on --test_split; computed once."""
-    if not settings.test_split:
-        return None
-    from nas_seg import pipeline
-
-    path = run_dir / f"last_{settings.test_split}.json"
-    if not path.exists():
-        scores = pipeline.evaluate(run_dir, settings.dataset_dir, settings.test_split, runs.LAST)
-        config.save(path, _Score(settings.test_split, float(scores["miou"])))
-    return config.load(path, _Score).miou
-
-
 def _counts(settings: Retrain, network, val_split: str) -> tuple[int, int]:
     """(trainable weights, multiply-adds of a picture of the validation split)."""
     import math
@@ -219,7 +170,7 @@ def _counts(settings: Retrain, network, val_split: str) -> tuple[int, int]:
 
 def _write(settings: Retrain, train_config: TrainConfig, outcomes: Sequence[Outcome], pending: int) -> Retraining:
     found = Retraining(
-        outcomes=retraining.rank(outcomes),
+        outcomes=second_stage.rank(outcomes),
         pending=pending,
         steps=train_config.training_number_of_steps,
         size=read_descriptor(settings.dataset_dir).split(train_config.val_split).max_size,

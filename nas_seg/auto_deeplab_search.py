@@ -89,7 +89,7 @@ def search(search_config: SearchConfig, dataset_dir: str | os.PathLike, run_dir:
     """Searches to the last epoch, from where the run folder stands.
 
     Args:
-        search_config: what to do.
+        search_config: what to do. Steps are faster in a process that called `supernet.configure_process` first.
         dataset_dir: folder with dataset.json.
         run_dir: made where it is missing, gone on with where it is of the same search.
 
@@ -103,6 +103,7 @@ def search(search_config: SearchConfig, dataset_dir: str | os.PathLike, run_dir:
     """
     data, sections = check(search_config, dataset_dir, run_dir)
     app.import_tensorflow()
+    from nas_seg.auto_deeplab.supernet import quick_tracing
     from nas_seg.datasets import records
     from nas_seg.train import LabelOutOfRange
 
@@ -111,7 +112,7 @@ def search(search_config: SearchConfig, dataset_dir: str | os.PathLike, run_dir:
         # Damaged shards must not leave a run folder behind.
         records.open_split(dataset_dir, name)
     runs.open_run(run_dir, sections | runs.circumstances())
-    with runs.lock(run_dir), deferred_interrupts() as interrupts:
+    with runs.lock(run_dir), quick_tracing(), deferred_interrupts() as interrupts:
         split = _open_split(search_config, data, run_dir)
         parts = _make_parts(search_config, data, pathlib.Path(run_dir), dataset_dir, split)
         try:
@@ -132,10 +133,7 @@ def check(
     Returns:
         the data set, and the sections of config.json that say what is searched.
     """
-    data = read_descriptor(dataset_dir)
-    for name in (search_config.train_split, search_config.val_split):
-        if not data.split(name).has_labels:
-            raise InputError(f"{dataset_dir}: split {name!r} has no labels")
+    data = read_descriptor(dataset_dir, search_config.train_split, search_config.val_split)
     count, batch = data.split(search_config.train_split).num_images, search_config.batch_size
     if count < 2 * batch:
         raise InputError(
@@ -183,9 +181,8 @@ def _make_parts(
     split: StoredSplit,
 ) -> _Parts:
     from nas_seg.auto_deeplab import search as steps
-    from nas_seg.auto_deeplab.supernet import Supernet, trace_quickly
+    from nas_seg.auto_deeplab.supernet import Supernet
 
-    trace_quickly()
     supernet = Supernet(
         data.num_classes,
         search_config.num_layers,

@@ -126,9 +126,7 @@ def evaluate(
     Raises:
         InputError: where the split has no labels, or the data set has other classes than the network.
     """
-    descriptor = read_descriptor(dataset_dir)
-    if not descriptor.split(split).has_labels:
-        raise InputError(f"split {split!r} of {dataset_dir} has no labels to score on")
+    descriptor = read_descriptor(dataset_dir, split)
     check_classes(run_dir, dataset_dir)
     model = model_lib.load(run_dir, weights)
     with records.translate_data_errors(dataset_dir, split):

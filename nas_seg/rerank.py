@@ -6,8 +6,7 @@ RERANK/NAME_seedSEED/           run folder of a training
 RERANK/rerank.json              a `Reranking` of nas_seg.search.second_stage, written after every candidate
 RERANK/genotype.json            the best searched genotype so far
 
-A network is what tools/train.py makes of the genotype, on the backbone of the search. Its score is the mIoU of the
-validation split at the last step: that of the best step would be the maximum of several noisy scores.
+A network is what tools/train.py makes of the genotype, on the backbone of the search.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 
 from optuna.study import Study
 
-from nas_seg import spaces
+from nas_seg import full_training, spaces
 from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.search import baselines, second_stage, study
 from nas_seg.search.second_stage import Candidate, Reranking, Result, Training
@@ -64,14 +63,6 @@ class Rerank:
         return self.folder / f"{candidate.name}_seed{seed}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Score:
-    """The mIoU of the last weights of a run on a split."""
-
-    split: str
-    miou: float
-
-
 def rerank(settings: Rerank, train_config: TrainConfig) -> Reranking:
     """Trains the candidates that are not trained yet, from where each of them stands, and ranks all.
 
@@ -94,11 +85,16 @@ def rerank(settings: Rerank, train_config: TrainConfig) -> Reranking:
     configs = [dataclasses.replace(train_config, seed=train_config.seed + i) for i in range(settings.seeds)]
     with runs.lock(settings.folder):
         runs.open_run(settings.folder, sections | runs.circumstances())
-        train = functools.partial(_train, settings, sections["backbone"], strategy)
         announce = _announcer(settings, candidates, [one.seed for one in configs])
+
+        def train(candidate: Candidate, one: TrainConfig) -> Training:
+            announce(candidate, one.seed)
+            return _train(settings, sections["backbone"], strategy, candidate, one)
+
         results = []
         for candidate in candidates:
-            results.append(_score(candidate, configs, train, announce))
+            trained = full_training.train_seeds(candidate.name, configs, functools.partial(train, candidate))
+            results.append(second_stage.make_result(candidate, *trained))
             found = _write(settings, train_config, candidates, results)
     if all(result.failed for result in results):
         raise InputError(f"{settings.folder}: every candidate failed; {results[0].name}: {results[0].failed}")
@@ -157,12 +153,9 @@ def _searched_on(run_dir: str) -> tuple[dict[str, Any], str | None]:
 
 
 def _check_data(settings: Rerank, train_config: TrainConfig, rows: Sequence[study.Row]) -> None:
-    data = read_descriptor(settings.dataset_dir)
     if not train_config.val_split:
         raise InputError("--val_split: expected the split to rank by")
-    for name in filter(None, (train_config.train_split, train_config.val_split, settings.test_split)):
-        if not data.split(name).has_labels:
-            raise InputError(f"{settings.dataset_dir}: split {name!r} has no labels")
+    data = read_descriptor(settings.dataset_dir, train_config.train_split, train_config.val_split, settings.test_split)
     searched = {name.removeprefix(_IOU) for row in rows for name in row.metrics if name.startswith(_IOU)}
     for name in sorted(searched - set(data.class_names)):
         raise InputError(f"{settings.dataset_dir}: {unknown('class of the search', name, data.class_names)}")
@@ -212,7 +205,7 @@ def _backbone(fields: dict[str, Any]):
 def _announcer(settings: Rerank, candidates: Sequence[Candidate], seeds: Sequence[int]) -> Callable[..., None]:
     """What prints a line before each training: a bar would fight with the training's own."""
     jobs = [settings.training_dir(candidate, seed) for candidate in candidates for seed in seeds]
-    missing, start = [job for job in jobs if not _is_trained(job)], time.monotonic()
+    missing, start = [job for job in jobs if not full_training.is_trained(job)], time.monotonic()
 
     def announce(candidate: Candidate, seed: int) -> None:
         job, times = settings.training_dir(candidate, seed), "trained before"
@@ -226,72 +219,16 @@ def _announcer(settings: Rerank, candidates: Sequence[Candidate], seeds: Sequenc
     return announce
 
 
-def _is_trained(run_dir: pathlib.Path) -> bool:
-    return runs.weights_path(run_dir, runs.LAST).exists()
-
-
-def _score(
-    candidate: Candidate,
-    configs: Sequence[TrainConfig],
-    train: Callable[[Candidate, TrainConfig], Training],
-    announce: Callable[[Candidate, int], None],
-) -> Result:
-    """Trains a candidate with every seed. If one fails it has no score: the mean of the others would flatter it."""
-    import tensorflow as tf
-
-    from nas_seg.train import Diverged
-
-    trainings = []
-    for one in configs:
-        announce(candidate, one.seed)
-        try:
-            trainings.append(train(candidate, one))
-            print(f"{one.val_split} mIoU {trainings[-1].val_miou:.4f}", flush=True)
-        except (Diverged, tf.errors.ResourceExhaustedError) as error:
-            failed = f"seed {one.seed}: {error if isinstance(error, Diverged) else 'out of memory'}"
-            print(f"{candidate.name} failed: {failed}", flush=True)
-            return second_stage.make_result(candidate, trainings, failed)
-    return second_stage.make_result(candidate, trainings)
-
-
 def _train(settings: Rerank, backbone: dict[str, Any], strategy, candidate: Candidate, one: TrainConfig) -> Training:
-    """Trains one network in its run folder unless that is done, and reads its scores there."""
-    import keras
-
-    from nas_seg import pipeline, presets
+    """One training of a candidate; writes its genotype."""
+    from nas_seg import presets
 
     genotype = settings.folder / "genotypes" / f"{candidate.name}.json"
     config.save(genotype, candidate.genotype)
     num_classes = read_descriptor(settings.dataset_dir).num_classes
     network = presets.network_config(num_classes, genotype=genotype, **vars(_backbone(backbone)))
     run_dir = settings.training_dir(candidate, one.seed)
-    if _is_trained(run_dir):
-        sections = {"model": runs.section(run_dir, "model", network), "train": runs.section(run_dir, "train", one)}
-        runs.check_run(run_dir, sections | {"dataset_dir": os.path.abspath(settings.dataset_dir)})
-    else:
-        keras.backend.clear_session()
-        pipeline.train(network, one, settings.dataset_dir, run_dir, strategy)
-    rows = runs.read_metrics(run_dir)
-    miou = next((row["val_miou"] for row in reversed(rows) if "val_miou" in row), None)
-    if miou is None:
-        raise InputError(
-            f"{run_dir}: expected a mIoU at the last step: does split {one.val_split!r} have labelled pixels?"
-        )
-    seconds = round(sum(row.get("seconds", 0.0) for row in rows), 3)
-    return Training(str(run_dir), one.seed, miou, _test_miou(settings, run_dir), seconds)
-
-
-def _test_miou(settings: Rerank, run_dir: pathlib.Path) -> float | None:
-    """The score of the last weights on --test_split; computed once."""
-    if not settings.test_split:
-        return None
-    from nas_seg import pipeline
-
-    path = run_dir / f"last_{settings.test_split}.json"
-    if not path.exists():
-        scores = pipeline.evaluate(run_dir, settings.dataset_dir, settings.test_split, runs.LAST)
-        config.save(path, _Score(settings.test_split, float(scores["miou"])))
-    return config.load(path, _Score).miou
+    return full_training.train(network, one, settings.dataset_dir, run_dir, strategy, settings.test_split)
 
 
 def _write(

@@ -83,7 +83,7 @@ def fit(
     with strategy.scope():
         optimizer = optimizers.from_config(config)
         optimizer.build(model.trainable_variables)
-    train_steps = _compile(model, optimizer, config, ignore_label, strategy)
+    train_steps = compile_steps(model, optimizer, config, ignore_label, strategy)
     run_dir = pathlib.Path(run_dir)
     with _output_folder(strategy, run_dir) as output:
         state = _State(model, optimizer, run_dir, output)
@@ -128,8 +128,11 @@ def _averaged(model, optimizer) -> Iterator[None]:
             variable.assign(value)
 
 
-def _compile(model, optimizer, config, ignore_label, strategy) -> Callable:
-    """A traced function (iterator, count) -> mean loss, first step without a finite loss (or -1), stray labels."""
+def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, strategy) -> Callable:
+    """Steps of `fit`, traced: (iterator, count) -> mean loss, first step with a loss that is not finite, stray labels.
+
+    Where every loss is finite the first step is -1.
+    """
     rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
     # One loss for each scale of an image pyramid and one for the merged logits, as in DeepLab.
     network = loss_model(model)

@@ -32,6 +32,7 @@ _LEVELS = {
     "nas_seg.dpc_compare": 8,
     "nas_seg.dpc_search": 8,
     "nas_seg.dpc_task": 7,
+    "nas_seg.full_training": 7,
     "nas_seg.rerank": 8,
     "nas_seg.convert": 6,
     "nas_seg.features": 6,

@@ -44,7 +44,7 @@ def records(tmp_path_factory):
 def searched(records, tmp_path_factory):
     """A search that nobody interrupted."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    auto_deeplab_search.search(TINY, records, run_dir)
+    subprocess.run(_command(records, run_dir), cwd=REPOSITORY, check=True)
     return run_dir
 
 
@@ -130,7 +130,7 @@ def test_a_search_stopped_and_killed_ends_bit_for_bit_as_an_uninterrupted_one(re
     killed.wait()
     assert step < int(_state(run_dir)["number_step"]) < 12
 
-    auto_deeplab_search.search(TINY, records, run_dir)
+    subprocess.run(_command(records, run_dir), cwd=REPOSITORY, check=True)
     assert (run_dir / "split.json").read_bytes() == halves == (searched / "split.json").read_bytes()
     assert _rows(run_dir) == _rows(searched)
     expected, received = _state(searched), _state(run_dir)

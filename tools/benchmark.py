@@ -8,7 +8,7 @@ python tools/benchmark.py --supernet --crop_size=129,129 --batch_size=2 --json=s
 
 --proxy: the proxy task of a search. A step of ASPP and of the published cell in float32 and in mixed_bfloat16; a trial
 from cached features, with the frozen backbone in each step, and end to end; a search by one and by two processes.
---model: networks of the zoo, one picture at a time.
+--model: networks of the zoo, the labels of pictures or, with --training, a training step.
 --supernet: a step of the weights and one of alpha and beta of Auto-DeepLab's supernet.
 """
 
@@ -32,14 +32,15 @@ flags.DEFINE_list("workers", ["1", "2"], "Numbers of processes to search with; e
 flags.DEFINE_integer("worker_trials", 4, "Trials of each process in these searches.", lower_bound=1)
 flags.DEFINE_boolean("model", False, "Time the networks of --preset.")
 flags.DEFINE_list("preset", ["mobilenet_v2", "dpc_mobilenet_v2"], "Networks of the zoo.")
-flags.DEFINE_list("size", ["513", "513"], "height,width of the picture.")
+flags.DEFINE_list("size", ["513", "513"], "height,width of the pictures of --model.")
+flags.DEFINE_boolean("training", False, "With --model: time a training step and not the labels.")
 flags.DEFINE_integer("num_classes", None, "Of the networks: 21; of the supernet: 19.", lower_bound=1)
 flags.DEFINE_boolean("supernet", False, "Time the steps of Auto-DeepLab's supernet.")
 flags.DEFINE_list("crop_size", ["129", "129"], "height,width of the supernet's pictures.")
 flags.DEFINE_integer("num_layers", 12, "Of the supernet.", lower_bound=1)
 flags.DEFINE_integer("filters", 8, "F of the supernet.", lower_bound=1)
 flags.DEFINE_integer("blocks", 5, "B of the supernet.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 2, "Pictures of a step of the supernet.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Pictures at once: 1 for --model, 2 for --supernet.", lower_bound=1)
 flags.DEFINE_boolean("shared_weights", True, "Cells entered from different levels share weights.")
 flags.DEFINE_boolean("recompute", False, "Compute cells again for the gradient: less memory, more time.")
 flags.DEFINE_string("output", None, "Write the figures to this JSON file, too.")
@@ -90,7 +91,9 @@ def _time_models() -> dict[str, Any]:
     for name in FLAGS.preset:
         if name not in nas_seg.list_presets():
             raise unknown("--preset", name, nas_seg.list_presets())
-    rows = model.time_models(FLAGS.preset, FLAGS.num_classes or 21, size, FLAGS.repetitions)
+    rows = model.time_models(
+        FLAGS.preset, FLAGS.num_classes or 21, size, FLAGS.repetitions, FLAGS.batch_size or 1, FLAGS.training
+    )
     tables.show_models(rows)
     return {"models": tables.to_json(rows)}
 
@@ -100,7 +103,7 @@ def _time_supernet() -> dict[str, Any]:
     if min(crop_size) < 1:
         raise InputError(f"--crop_size: expected sizes of at least 1, received {','.join(FLAGS.crop_size)}")
     app.import_tensorflow()
-    from nas_seg.auto_deeplab.supernet import Supernet, configure_process
+    from nas_seg.auto_deeplab.supernet import Supernet, configure_process, quick_tracing
     from nas_seg.benchmark import supernet, tables
 
     configure_process()
@@ -112,7 +115,8 @@ def _time_supernet() -> dict[str, Any]:
         shared_weights=FLAGS.shared_weights,
         recompute=FLAGS.recompute,
     )
-    row = supernet.time_supernet(net, crop_size, FLAGS.batch_size, FLAGS.repetitions)
+    with quick_tracing():
+        row = supernet.time_supernet(net, crop_size, FLAGS.batch_size or 2, FLAGS.repetitions)
     tables.show_supernet(row)
     return tables.to_json(row)
 

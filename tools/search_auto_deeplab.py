@@ -77,8 +77,10 @@ def main() -> None:
         return
     auto_deeplab_search.check(config, FLAGS.dataset_dir, FLAGS.run_dir)
     app.import_tensorflow()
+    from nas_seg.auto_deeplab.supernet import configure_process
     from nas_seg.train import Diverged
 
+    configure_process()
     try:
         row = auto_deeplab_search.search(config, FLAGS.dataset_dir, FLAGS.run_dir)
     except Diverged as error:

@@ -43,10 +43,7 @@ def main() -> None:
             raise InputError(f"--{name}: expected a folder")
     from nas_seg.datasets.descriptors import read_descriptor
 
-    descriptor = read_descriptor(FLAGS.dataset_dir)
-    for name in filter(None, (train_config.train_split, train_config.val_split)):
-        if not descriptor.split(name).has_labels:
-            raise InputError(f"{FLAGS.dataset_dir}: split {name!r} has no labels")
+    descriptor = read_descriptor(FLAGS.dataset_dir, train_config.train_split, train_config.val_split)
     genotype = _genotype()
     app.import_tensorflow()
     from nas_seg.utils import distribute

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from rich.table import Table
 
-from nas_seg.search.second_stage import Training
+from nas_seg.search.second_stage import Training, mean_scores
 from nas_seg.search.table import count, seconds
 from nas_seg.utils.console import console
 
@@ -81,23 +81,7 @@ def make_outcome(
     name: str, group: str, summary: str, counts: tuple[int, int], trainings: Sequence[Training], failed: str | None
 ) -> Outcome:
     """Joins a network with its trainings, at least one of them unless it `failed`."""
-    tests = [training.test_miou for training in trainings]
-    return Outcome(
-        name,
-        group,
-        summary,
-        *counts,
-        val_miou=None if failed else statistics.fmean(training.val_miou for training in trainings),
-        test_miou=None if failed or None in tests else statistics.fmean(tests),
-        seconds=round(sum(training.seconds for training in trainings), 3),
-        failed=failed,
-        trainings=tuple(trainings),
-    )
-
-
-def rank(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-    """The highest val_miou first, those that failed last."""
-    return tuple(sorted(outcomes, key=lambda one: (one.failed is not None, -(one.val_miou or 0.0))))
+    return Outcome(name, group, summary, *counts, **mean_scores(trainings, failed))
 
 
 def describe(found: Retraining) -> str:

@@ -6,8 +6,9 @@ leaves open is decided in README.md, section Supernet.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -231,20 +232,27 @@ class Supernet(keras.Model):
         }
 
 
-def trace_quickly() -> None:
-    """Lets TensorFlow run graphs of this process as they are traced.
+@contextlib.contextmanager
+def quick_tracing() -> Iterator[None]:
+    """Within it TensorFlow runs graphs of this process as they are traced.
 
     Its graph optimiser takes longer over a supernet than tracing does, several times for each function, and finds
-    nothing to gain. Call it before the first step of a search.
+    nothing to gain. Every call of a step belongs within: a function is optimised when it is first called.
     """
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    option = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(option, False)
+    tf.config.optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
 
 
 def configure_process() -> None:
-    """Sets TensorFlow up for supernets in this process; call it before anything else of TensorFlow's runs.
+    """Gives every operation of this process one thread; call it before anything else of TensorFlow's runs.
 
-    As `trace_quickly`, and one thread for each operation, for the operations are small: branches run side by side,
-    and two threads that share an operation take half as much processor time again.
+    The operations of a supernet are small: branches run side by side, and two threads that share an operation take
+    half as much processor time again.
 
     Raises:
         RuntimeError: TensorFlow has its threads already.
@@ -252,7 +260,6 @@ def configure_process() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     # Half of them wait for the functions that they have called.
     tf.config.threading.set_inter_op_parallelism_threads(2 * (os.cpu_count() or 1))
-    trace_quickly()
 
 
 def incoming(layer: int, level: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""How fast networks of the zoo are: picture in, labels out, beside the machine's matrix product."""
+"""How fast networks of the zoo are, picture in, labels out or a training step, beside the machine's matrix product."""
 
 from __future__ import annotations
 
@@ -9,26 +9,38 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from nas_seg import presets
+from nas_seg import presets, train
 from nas_seg.benchmark.timing import GEMM, GEMM_FLOPS, Timing, time_in_turns
+from nas_seg.common import IMAGE, LABEL
+from nas_seg.optimizers import from_config
+from nas_seg.train_config import TrainConfig
 from nas_seg.utils.flops import count_madds
+
+# A training step is a forward pass and two products of its size for each convolution: to its inputs and to its kernel.
+_PASSES = 3
+_IGNORE = 255
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelRow:
-    """One network on one picture, arg-max included.
+    """One network: the labels of a batch of pictures, arg-max included, or a training step.
 
     Attributes:
         name: of the preset.
-        size: (height, width) of the picture.
-        gflop: floating-point operations of its convolutions, in billions: twice the multiply-adds.
-        timing: of a picture.
+        size: (height, width) of the pictures.
+        batch_size: how many they are.
+        training: whether it is a step.
+        gflop: floating-point operations of its convolutions, in billions: twice the multiply-adds, and three times
+            that for a step.
+        timing: of the batch.
         gemm: of the matrix product in the same run.
         peak_gib: the most memory that the process has held until then, in GiB.
     """
 
     name: str
     size: tuple[int, int]
+    batch_size: int
+    training: bool
     gflop: float
     timing: Timing
     gemm: Timing
@@ -45,28 +57,45 @@ class ModelRow:
         return self.gflop * 1e9 / self.timing.median / (GEMM_FLOPS / self.gemm.median)
 
 
-def time_models(names: Sequence[str], num_classes: int, size: tuple[int, int], repetitions: int = 9) -> list[ModelRow]:
-    """Times presets with fresh weights at batch 1, each in turns with the matrix product.
+def time_models(
+    names: Sequence[str],
+    num_classes: int,
+    size: tuple[int, int],
+    repetitions: int = 9,
+    batch_size: int = 1,
+    training: bool = False,
+) -> list[ModelRow]:
+    """Times presets with fresh weights, each in turns with the matrix product; one network is in memory at a time.
 
-    One network is in memory at a time. Its labels come out as from an exported network: the logits brought to the
-    size of the picture, and their arg-max.
+    Labels come out as from an exported network: the logits brought to the size of the picture, and their arg-max. A
+    step is that of tools/train.py with its defaults, without reading the pictures.
     """
     rows = []
     for name in names:
         keras.backend.clear_session()
         model = presets.from_preset(name, num_classes)
-        gflop = 2 * count_madds(model, *size) / 1e9
-        timings = time_in_turns({name: _labels(model, size)}, repetitions)
+        gflop = 2 * batch_size * count_madds(model, *size) / 1e9 * (_PASSES if training else 1)
+        image = tf.random.stateless_uniform((batch_size, *size, 3), (0, 0), 0.0, 255.0)
+        action = _step(model, image, num_classes) if training else _labels(model, image)
+        timings = time_in_turns({name: action}, repetitions)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rows.append(ModelRow(name, tuple(size), gflop, timings[name], timings[GEMM], peak))
+        rows.append(ModelRow(name, tuple(size), batch_size, training, gflop, timings[name], timings[GEMM], peak))
     return rows
 
 
-def _labels(model: keras.Model, size: tuple[int, int]) -> Callable[[], object]:
-    image = tf.random.stateless_uniform((1, *size, 3), (0, 0), 0.0, 255.0)
-
+def _labels(model: keras.Model, image: tf.Tensor) -> Callable[[], object]:
     @tf.function
     def predict(images):
         return tf.argmax(model(images, training=False), axis=-1, output_type=tf.int32)
 
     return lambda: predict(image).numpy()
+
+
+def _step(model: keras.Model, image: tf.Tensor, num_classes: int) -> Callable[[], object]:
+    config = TrainConfig()
+    optimizer = from_config(config)
+    optimizer.build(model.trainable_variables)
+    label = tf.random.stateless_uniform(image.shape[:3], (1, 0), 0, num_classes, tf.int32)
+    steps = train.compile_steps(model, optimizer, config, _IGNORE, tf.distribute.get_strategy())
+    batches = iter(tf.data.Dataset.from_tensors({IMAGE: image, LABEL: label}).cache().repeat())
+    return lambda: steps(batches, tf.constant(1))[0].numpy()

@@ -45,14 +45,17 @@ def show_proxy(result: Mapping[str, Any]) -> None:
 
 def show_models(rows: Sequence[ModelRow]) -> None:
     """Prints what `nas_seg.benchmark.model.time_models` returns."""
-    title = "Batch 1, arg-max included; unit: the 2048 x 2048 x 2048 float32 product beside it"
-    shown = Table("preset", "size", "s", "range", "unit, s", "units", "GFLOP/s", "of GEMM", "peak GiB", title=title)
+    title = "Labels of pictures, arg-max included, or a training step; unit: the 2048^3 float32 product beside it"
+    shown = Table(
+        "preset", "what", "batch", "s", "range", "unit, s", "units", "GFLOP/s", "of GEMM", "peak GiB", title=title
+    )
     for row in rows:
         timing = row.timing
-        span, size = f"{timing.fastest:.3f} to {timing.slowest:.3f}", f"{row.size[0]}x{row.size[1]}"
+        span, what = f"{timing.fastest:.3f} to {timing.slowest:.3f}", "step" if row.training else "labels"
+        batch = f"{row.batch_size}x{row.size[0]}x{row.size[1]}"
         speed = (f"{row.units:.2f}", f"{row.gflop / timing.median:.0f}", f"{row.share_of_gemm:.2f}")
         unit = f"{row.gemm.median:.3f}"
-        shown.add_row(row.name, size, f"{timing.median:.3f}", span, unit, *speed, f"{row.peak_gib:.1f}")
+        shown.add_row(row.name, what, batch, f"{timing.median:.3f}", span, unit, *speed, f"{row.peak_gib:.1f}")
     console().print(shown)
 
 

@@ -112,15 +112,23 @@ KNOWN: dict[str, DatasetDescriptor] = {
 }
 
 
-def read_descriptor(dataset_dir: str | os.PathLike) -> DatasetDescriptor:
+def read_descriptor(dataset_dir: str | os.PathLike, *labelled: str | None) -> DatasetDescriptor:
     """Reads `dataset.json` of a folder that `build_data` wrote.
 
+    Args:
+        dataset_dir: the folder.
+        *labelled: splits that must have labels; None is none.
+
     Raises:
-        InputError: when the folder or the file is missing or does not hold a descriptor.
+        InputError: when the folder or the file is missing or does not hold a descriptor, or such a split.
     """
     folder = pathlib.Path(dataset_dir)
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of records, found none")
     if not (folder / FILE_NAME).is_file():
         raise InputError(f"{folder}: expected {FILE_NAME} beside the records (tools/build_data.py writes both)")
-    return config.load(folder / FILE_NAME, DatasetDescriptor)
+    descriptor = config.load(folder / FILE_NAME, DatasetDescriptor)
+    for name in filter(None, labelled):
+        if not descriptor.split(name).has_labels:
+            raise InputError(f"{folder}: split {name!r} has no labels")
+    return descriptor

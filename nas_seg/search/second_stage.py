@@ -127,20 +127,23 @@ def choose(rows: Sequence[Row], top_k: int, random_k: int, seed: int) -> list[Ro
 def make_result(candidate: Candidate, trainings: Sequence[Training], failed: str | None = None) -> Result:
     """Joins a candidate with its trainings, at least one of them unless it `failed`."""
     fields = {name: getattr(candidate, name) for name in ("name", "rank", "reward", "params", "madds")}
+    return Result(**fields, summary=candidate.genotype.summary(), **mean_scores(trainings, failed))
+
+
+def mean_scores(trainings: Sequence[Training], failed: str | None) -> dict[str, Any]:
+    """The fields of a `Result` that come of its trainings, at least one of them unless it `failed`."""
     tests = [training.test_miou for training in trainings]
-    return Result(
-        **fields,
-        summary=candidate.genotype.summary(),
-        val_miou=None if failed else float(np.mean([training.val_miou for training in trainings])),
-        test_miou=None if failed or None in tests else float(np.mean(tests)),
-        seconds=round(sum(training.seconds for training in trainings), 3),
-        failed=failed,
-        trainings=tuple(trainings),
-    )
+    return {
+        "val_miou": None if failed else float(np.mean([training.val_miou for training in trainings])),
+        "test_miou": None if failed or None in tests else float(np.mean(tests)),
+        "seconds": round(sum(training.seconds for training in trainings), 3),
+        "failed": failed,
+        "trainings": tuple(trainings),
+    }
 
 
-def rank(results: Sequence[Result]) -> tuple[Result, ...]:
-    """From the highest full score down, those that failed last."""
+def rank(results: Sequence[Any]) -> tuple[Any, ...]:
+    """From the highest val_miou down, those that failed last."""
     return tuple(sorted(results, key=lambda result: (result.failed is not None, -(result.val_miou or 0))))
 
 

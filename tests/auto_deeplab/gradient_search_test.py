@@ -11,7 +11,7 @@ from nas_seg import losses
 from nas_seg.auto_deeplab import memory, search
 from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype, published
 from nas_seg.auto_deeplab.search_config import PRESETS, SearchConfig, make_config
-from nas_seg.auto_deeplab.supernet import Supernet, trace_quickly
+from nas_seg.auto_deeplab.supernet import Supernet, quick_tracing
 from nas_seg.train import Diverged, LabelOutOfRange
 from nas_seg.utils.errors import InputError
 
@@ -51,9 +51,8 @@ def labelled(labels):
 @pytest.fixture(scope="module", autouse=True)
 def tracing():
     """Without TensorFlow's graph optimiser, as a search runs."""
-    trace_quickly()
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    with quick_tracing():
+        yield
 
 
 @pytest.fixture(scope="module")

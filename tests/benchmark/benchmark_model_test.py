@@ -18,6 +18,13 @@ def test_a_row_tells_units_and_speed_of_the_operations_counted():
     assert tables.to_json(row)["units"] == row.units
 
 
+def test_a_training_step_counts_three_passes_of_all_pictures():
+    (row,) = model.time_models(["mobilenet_v2_035"], 5, (33, 49), repetitions=1, batch_size=2, training=True)
+    assert row.gflop == pytest.approx(2 * 3 * 2e-9 * count_madds(nas_seg.from_preset("mobilenet_v2_035", 5), 33, 49))
+    assert row.training and row.batch_size == 2 and row.timing.median > 0
+    tables.show_models([row])
+
+
 def test_actions_take_turns():
     order = []
     timings = timing.time_in_turns({name: lambda name=name: order.append(name) for name in "ab"}, repetitions=2)

@@ -13,6 +13,7 @@ from nas_seg.auto_deeplab.search_config import SearchConfig
 from nas_seg.auto_deeplab.space import random_genotype
 from nas_seg.plot.heat_map import HeatMap, heat_maps
 from nas_seg.plot.report import write_report
+from nas_seg.search import second_stage
 from nas_seg.search.second_stage import Training
 from nas_seg.utils import config, runs
 from nas_seg.utils.errors import InputError
@@ -72,7 +73,7 @@ def make_retraining(run_dir):
         for i, (group, genotype) in enumerate(zip(groups, genotypes, strict=True))
     ]
     found = retraining.Retraining(
-        retraining.rank(outcomes), 1, 2000, (360, 480), "records", "train", "val", "test", {}, "two cores", "python y"
+        second_stage.rank(outcomes), 1, 2000, (360, 480), "records", "train", "val", "test", {}, "two cores", "python y"
     )
     config.save(run_dir / retraining.FOLDER / retraining.FILE, found)
     return found
