@@ -115,7 +115,7 @@ def check(settings: Retrain, train_config: TrainConfig) -> tuple[list[_Candidate
         "searched": searched.digest,
         "random_seed": settings.random_seed,
         "filter_multiplier": settings.filter_multiplier,
-        "train": config.to_json(train_config),
+        "train": runs.section(settings.folder, "train", train_config),
         "dataset_dir": os.path.abspath(settings.dataset_dir),
     }
     try:
