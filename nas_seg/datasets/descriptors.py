@@ -9,7 +9,9 @@ import dataclasses
 import os
 import pathlib
 
+from nas_seg.datasets import class_tables
 from nas_seg.utils import config
+from nas_seg.utils.colormap import BLACK
 from nas_seg.utils.errors import InputError, unknown
 
 FILE_NAME = "dataset.json"
@@ -74,41 +76,23 @@ class DatasetDescriptor:
         return self.splits[name]
 
 
+def _known(name: str, classes: class_tables.Classes, ignore_label: int) -> DatasetDescriptor:
+    names, colors = zip(*classes, strict=True)
+    return DatasetDescriptor(name, len(classes), names, colors, ignore_label, splits={})
+
+
 # Datasets whose classes are known; a row has no splits until records are built from it.
 KNOWN: dict[str, DatasetDescriptor] = {
-    "camvid": DatasetDescriptor(
-        name="camvid",
-        num_classes=11,
-        class_names=(
-            "Sky",
-            "Building",
-            "Pole",
-            "Road",
-            "Pavement",
-            "Tree",
-            "SignSymbol",
-            "Fence",
-            "Car",
-            "Pedestrian",
-            "Bicyclist",
-        ),
-        # The colours of SegNet's CamVid.
-        colors=(
-            (128, 128, 128),
-            (128, 0, 0),
-            (192, 192, 128),
-            (128, 64, 128),
-            (60, 40, 222),
-            (128, 128, 0),
-            (192, 128, 128),
-            (64, 64, 128),
-            (64, 0, 128),
-            (64, 64, 0),
-            (0, 128, 192),
-        ),
-        ignore_label=11,
-        splits={},
-    ),
+    row.name: row
+    for row in (
+        _known("camvid", class_tables.CAMVID, ignore_label=11),
+        _known("pascal_voc_seg", class_tables.PASCAL_VOC, ignore_label=255),
+        _known("pascal_person_part", class_tables.PERSON_PART, ignore_label=255),
+        _known("cityscapes", class_tables.CITYSCAPES, ignore_label=255),
+        # As DeepLab has it: 0 is what belongs to no class, and is ignored.
+        _known("ade20k", (("other", BLACK), *class_tables.ADE20K), ignore_label=0),
+        _known("ade20k_150", class_tables.ADE20K, ignore_label=255),
+    )
 }
 
 
@@ -126,7 +110,10 @@ def read_descriptor(dataset_dir: str | os.PathLike, *labelled: str | None) -> Da
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of records, found none")
     if not (folder / FILE_NAME).is_file():
-        raise InputError(f"{folder}: expected {FILE_NAME} beside the records (tools/build_data.py writes both)")
+        raise InputError(
+            f"{folder}: expected {FILE_NAME} beside the records (tools/build_data.py writes both; "
+            "with --dataset=records it writes the file for DeepLab's own)"
+        )
     descriptor = config.load(folder / FILE_NAME, DatasetDescriptor)
     for name in filter(None, labelled):
         if not descriptor.split(name).has_labels:

@@ -123,12 +123,26 @@ def decode(serialized: bytes, where: object) -> Record:
     if said != image.shape[:2]:
         raise InputError(f"{where}: {HEIGHT}, {WIDTH} say {said[0]}x{said[1]}, the image is {_by(image)}")
     label = None
-    if values.get(LABEL_ENCODED):
-        label = pictures.decode_label(values[LABEL_ENCODED][0], f"{where}: {LABEL_ENCODED}").array
+    # DeepLab's builders write the key with no bytes where there is no label.
+    if any(values.get(LABEL_ENCODED, ())):
+        picture = pictures.decode_label(values[LABEL_ENCODED][0], f"{where}: {LABEL_ENCODED}")
+        if picture.mode != "L" or picture.note:
+            # `parse` would give a palette's luminance, and stretch values of fewer bits.
+            raise InputError(
+                f"{where}: {LABEL_ENCODED}: expected a grey PNG of 8 bits, received mode {picture.mode} "
+                f"{picture.note}".rstrip()
+            )
+        label = picture.array
         if label.shape != image.shape[:2]:
             raise InputError(f"{where}: expected a label of {_by(image)} as its image, received {_by(label)}")
     name = values.get(FILENAME) or [b""]
     return Record(image, label, name[0].decode(errors="replace"))
+
+
+def read_size(serialized: bytes) -> tuple[int, int]:
+    """The (height, width) that a record of `encode` says."""
+    feature = tf.train.Example.FromString(serialized).features.feature
+    return feature[HEIGHT].int64_list.value[0], feature[WIDTH].int64_list.value[0]
 
 
 def _by(array: np.ndarray) -> str:

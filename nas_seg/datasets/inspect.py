@@ -12,12 +12,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
-from nas_seg.datasets import pictures
+from nas_seg.datasets import labels, pictures, suggest
 from nas_seg.datasets.descriptors import DatasetDescriptor
+from nas_seg.datasets.labels import INDICES, Coding
 from nas_seg.datasets.source import Pair
 from nas_seg.utils import config
 from nas_seg.utils.colormap import colorize
 from nas_seg.utils.errors import InputError
+
+# The kind of warning for pictures that are left out of all counts.
+CORRUPT = "cannot be read"
 
 
 class Sample(NamedTuple):
@@ -29,6 +33,7 @@ class Sample(NamedTuple):
         label: integers [H, W], or None if there is none or it cannot be decoded.
         mode: Pillow's mode of the label picture; "" without one.
         problem: what was wrong with the files, "" if nothing.
+        note: what the image is other than RGB of 8 bits, "" if nothing.
     """
 
     where: str
@@ -36,6 +41,7 @@ class Sample(NamedTuple):
     label: np.ndarray | None
     mode: str = ""
     problem: str = ""
+    note: str = ""
 
 
 @dataclasses.dataclass
@@ -47,6 +53,7 @@ class Report:
         num_labels: those with a label that could be read.
         counts: pixels of each label value.
         images_with: pictures in which each value occurs.
+        pixels_with: labelled pixels, the ignored ones apart, of the pictures in which each value occurs.
         sizes: pictures of each (height, width).
         warnings: kind of oddity -> what is affected, one text each.
         shown: (image, label) pairs for the contact sheet.
@@ -56,6 +63,7 @@ class Report:
     num_labels: int = 0
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     images_with: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    pixels_with: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     warnings: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     shown: list[tuple[np.ndarray, np.ndarray | None]] = dataclasses.field(default_factory=list)
@@ -65,35 +73,55 @@ class Report:
         return self.counts[ignore_label] / max(sum(self.counts.values()), 1)
 
 
-def read_pairs(pairs: Sequence[Pair]) -> Iterator[Sample]:
-    """Reads pairs of a source; what cannot be read is told, not raised."""
+def read_pairs(
+    pairs: Sequence[Pair], coding: Coding = INDICES, descriptor: DatasetDescriptor | None = None
+) -> Iterator[Sample]:
+    """Reads pairs of a source; what cannot be read is told, not raised.
+
+    Args:
+        pairs: a split of it.
+        coding: what its label pictures hold.
+        descriptor: its classes, see `labels.decode`.
+    """
     for pair in pairs:
         image = label = None
-        mode, problems = "", []
+        mode, note, problems = "", "", []
         try:
-            image = pictures.decode_image(pictures.read_bytes(pair.image, pair.image_where), pair.image_where).array
+            picture = pictures.decode_image(pictures.read_bytes(pair.image, pair.image_where), pair.image_where)
+            image, note = picture.array, picture.note
         except InputError as problem:
             problems.append(str(problem))
         if pair.label is not None:
             try:
-                picture = pictures.decode_label(pictures.read_bytes(pair.label, pair.label_where), pair.label_where)
-                label, mode = picture.array, picture.mode
+                data = pictures.read_bytes(pair.label, pair.label_where)
+                decoded = labels.decode(data, pair.label_where, coding, descriptor)
+                label, mode = decoded.array, decoded.mode
             except InputError as problem:
                 problems.append(str(problem))
         where = pair.image_where if pair.label is None else pair.label_where
-        yield Sample(where, image, label, mode, "; ".join(problems))
+        yield Sample(where, image, label, mode, "; ".join(problems), note)
 
 
-def read_records(dataset_dir: str | os.PathLike, split: str) -> Iterator[Sample]:
-    """Reads a split of a built dataset; a record that cannot be read is told, a truncated shard is raised."""
+def read_records(dataset_dir: str | os.PathLike, split: str, skip_corrupt: bool = False) -> Iterator[Sample]:
+    """Reads a split of a built dataset; a record that cannot be parsed is told, a truncated shard is raised.
+
+    So is a record whose checksum does not fit, unless `skip_corrupt`: then it is told too.
+    """
     from nas_seg.datasets import example, records
 
-    for where, serialized in records.read_records(records.open_split(dataset_dir, split)):
+    damaged: list[Sample] = []
+
+    def note_damage(where: str, problem: str) -> None:
+        damaged.append(Sample(where, None, None, "", problem))
+
+    opened = records.open_split(dataset_dir, split)
+    for where, serialized in records.read_records(opened, note_damage if skip_corrupt else None):
         try:
             record = example.decode(serialized, where)
             yield Sample(where, record.image, record.label, "" if record.label is None else "L")
         except InputError as problem:
             yield Sample(where, None, None, "", str(problem))
+    yield from damaged
 
 
 def inspect(samples: Iterable[Sample], descriptor: DatasetDescriptor, show: int = 0) -> Report:
@@ -109,9 +137,11 @@ def inspect(samples: Iterable[Sample], descriptor: DatasetDescriptor, show: int 
     for sample in samples:
         report.num_images += 1
         if sample.problem:
-            report.warnings["cannot be read"].append(sample.problem)
+            report.warnings[CORRUPT].append(sample.problem)
         if sample.image is not None:
             report.sizes[sample.image.shape[:2]] += 1
+            if sample.note:
+                report.warnings[f"{sample.note} image, becomes RGB of 8 bits"].append(sample.where)
             keep.offer((sample.image, sample.label))
         if sample.label is not None:
             _count(sample, descriptor, report)
@@ -125,6 +155,8 @@ def _count(sample: Sample, descriptor: DatasetDescriptor, report: Report) -> Non
     values, counts = np.unique(label, return_counts=True)
     report.counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     report.images_with.update(values.tolist())
+    labelled = int(counts[values != descriptor.ignore_label].sum())
+    report.pixels_with.update(dict.fromkeys(values.tolist(), labelled))
     if sample.mode == "P":
         report.warnings["palette label, its indices are read"].append(sample.where)
     if sample.image is not None and label.shape != sample.image.shape[:2]:
@@ -180,18 +212,43 @@ def _name(value: int, descriptor: DatasetDescriptor) -> str:
     return descriptor.class_names[value] if 0 <= value < descriptor.num_classes else "(outside the classes)"
 
 
-def describe(report: Report, descriptor: DatasetDescriptor, most: int = 5) -> list[str]:
-    """Lines on counts, sizes, void share and warnings; at most `most` examples a warning."""
+def describe(report: Report, descriptor: DatasetDescriptor, most: int = 5, list_corrupt: bool = False) -> list[str]:
+    """Lines on counts, sizes, void share and warnings; at most `most` examples a warning.
+
+    With `list_corrupt` all that cannot be read are listed.
+    """
     lines = [f"{report.num_images} images, {report.num_labels} labels"]
     sizes = [f"{height}x{width} ({count})" for (height, width), count in report.sizes.most_common(most)]
     more = f" and {len(report.sizes) - most} more" if len(report.sizes) > most else ""
-    lines.append(f"sizes: {', '.join(sizes)}{more}")
+    mean = f"; mean {' x '.join(f'{x:.1f}' for x in suggest.mean_size(report.sizes))}" if report.sizes else ""
+    lines.append(f"sizes: {', '.join(sizes)}{more}{mean}")
     lines.append(f"void (label {descriptor.ignore_label}): {report.void_share(descriptor.ignore_label):.2%}")
     for kind, texts in report.warnings.items():
+        shown = texts if list_corrupt and kind == CORRUPT else texts[:most]
         lines.append(f"warning: {kind}: {len(texts)}")
-        lines.extend(f"  {text}" for text in texts[:most])
-        if len(texts) > most:
-            lines.append(f"  and {len(texts) - most} more")
+        lines.extend(f"  {text}" for text in shown)
+        if len(texts) > len(shown):
+            lines.append(f"  and {len(texts) - len(shown)} more")
+    return lines
+
+
+def suggestions(report: Report, descriptor: DatasetDescriptor) -> list[str]:
+    """Flags of tools/train.py that suit the pictures, a line each with the reason."""
+    lines = []
+    if report.sizes:
+        height, width = suggest.crop_size(report.sizes)
+        lines.append(
+            f"--train_crop_size={height},{width}  (covers 95% of the pictures, at most {suggest.LARGEST_CROP}; "
+            "smaller ones of k * 16 + 1 save memory)"
+        )
+    if report.num_labels and descriptor.num_classes < 256:
+        weights = suggest.class_weights(
+            report.counts, report.pixels_with, descriptor.num_classes, descriptor.ignore_label
+        )
+        lines.append(
+            f"--label_weights={','.join(f'{weight:.4g}' for weight in weights)}  (median frequency, if rare classes "
+            "are to count more)"
+        )
     return lines
 
 

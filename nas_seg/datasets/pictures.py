@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from nas_seg.datasets.archives import File
 from nas_seg.utils.errors import InputError
 
 # Pillow's names of the two formats that DeepLab's records hold -> the word in the record.
@@ -20,20 +19,36 @@ FORMATS = {"JPEG": "jpeg", "PNG": "png"}
 LABEL_MODES = ("L", "1", "P", "I;16", "I")
 
 
+# Pillow stretches gray PNGs of 2 and 4 bits to 0..255; a label needs the values as stored.
+_STRETCHED = {2: 85, 4: 17}
+
+
+class ColoredLabel(InputError):
+    """A label picture that holds colours where class indices are expected."""
+
+
 class Picture(NamedTuple):
-    """A decoded file: the array, "jpeg" or "png", and Pillow's mode ("P" is a palette)."""
+    """A decoded file.
+
+    Attributes:
+        array: the pixels.
+        format: "jpeg" or "png".
+        mode: Pillow's; "P" is a palette.
+        note: what the file is other than plain, 8 bits a channel ("16-bit gray", "alpha"); "" if plain.
+    """
 
     array: np.ndarray
     format: str
     mode: str
+    note: str = ""
 
 
-def read_bytes(source: str | os.PathLike | bytes, where: object) -> bytes:
+def read_bytes(source: File | bytes, where: object) -> bytes:
     """The content of a file, or `source` itself when it is bytes; InputError naming `where` if unreadable."""
     if isinstance(source, bytes):
         return source
     try:
-        return pathlib.Path(source).read_bytes()
+        return source.read_bytes()
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from None
 
@@ -41,12 +56,14 @@ def read_bytes(source: str | os.PathLike | bytes, where: object) -> bytes:
 def decode_image(data: bytes, where: object) -> Picture:
     """Decodes a JPEG or PNG image to uint8 RGB [H, W, 3].
 
+    Gray becomes three equal channels, of 16 bits the upper 8 are kept, alpha is dropped: as TensorFlow's decoders do.
+
     Raises:
         InputError: naming `where`, if the bytes are no complete picture of these formats.
     """
     picture = _open(data, where)
     with _decoding(where):
-        return Picture(np.asarray(picture.convert("RGB")), FORMATS[picture.format], picture.mode)
+        return Picture(_rgb(picture), FORMATS[picture.format], picture.mode, _note(picture, data))
 
 
 def decode_label(data: bytes, where: object) -> Picture:
@@ -56,19 +73,56 @@ def decode_label(data: bytes, where: object) -> Picture:
     when asked for one channel.
 
     Raises:
-        InputError: naming `where`, if it is no PNG or is coded in colours.
+        ColoredLabel: naming `where`, if it is coded in colours.
+        InputError: naming `where`, if it is no PNG.
     """
+    picture = _open_label(data, where)
+    if picture.mode not in LABEL_MODES:
+        raise ColoredLabel(
+            f"{where}: expected a label of one channel of class indices, received colours (mode {picture.mode})"
+        )
+    depth = _bits(data)
+    with _decoding(where):
+        array = np.asarray(picture)
+    if picture.mode == "L" and depth in _STRETCHED:
+        array = array // _STRETCHED[depth]
+    note = "" if depth == 8 else f"{depth}-bit"
+    return Picture(array.astype(np.uint8) if array.dtype == bool else array, "png", picture.mode, note)
+
+
+def decode_label_colors(data: bytes, where: object) -> Picture:
+    """Decodes a PNG label to its colours, uint8 [H, W, 3]; an InputError naming `where` if it is no PNG."""
+    picture = _open_label(data, where)
+    with _decoding(where):
+        return Picture(_rgb(picture), "png", picture.mode)
+
+
+def _open_label(data: bytes, where: object) -> Image.Image:
     picture = _open(data, where)
     if picture.format != "PNG":
         raise InputError(f"{where}: expected a PNG label (lossless), received {picture.format}")
-    if picture.mode not in LABEL_MODES:
-        raise InputError(
-            f"{where}: expected a label of one channel of class indices, received colours (mode {picture.mode}); "
-            "convert it to indices first"
-        )
-    with _decoding(where):
-        array = np.asarray(picture)
-    return Picture(array.astype(np.uint8) if array.dtype == bool else array, "png", picture.mode)
+    return picture
+
+
+def _rgb(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith("I"):
+        # Pillow's own conversion would clip everything above 255.
+        gray = (np.asarray(picture).astype(np.int32) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, -1)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _bits(data: bytes) -> int:
+    """Bits a channel as a PNG's header says; 8 for JPEG."""
+    return data[24] if data.startswith(b"\x89PNG") else 8
+
+
+def _note(picture: Image.Image, data: bytes) -> str:
+    words = ["16-bit"] if _bits(data) == 16 else []
+    words += {"L": ["gray"], "1": ["gray"], "LA": ["gray"], "P": ["palette"], "CMYK": ["CMYK"]}.get(picture.mode, [])
+    words += ["gray"] if picture.mode.startswith("I") else []
+    words += ["alpha"] if "A" in picture.mode or "transparency" in picture.info else []
+    return " ".join(words)
 
 
 def encode_png(array: np.ndarray) -> bytes:

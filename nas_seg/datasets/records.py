@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -53,15 +53,7 @@ class Split:
     def read(self, index: tf.Tensor) -> tf.Tensor:
         """Reads record `index` (scalar int64) inside a tf.data graph, its checksum checked; scalar string."""
         path = tf.gather(tf.constant(self.paths), tf.gather(tf.constant(self.shard), index))
-        frames = tf.raw_ops.TFRecordDatasetV2(
-            filenames=path[None],
-            compression_type="",
-            # Enough for most records in one read, not so much that every record drags its neighbours in.
-            buffer_size=tf.constant(1 << 16, tf.int64),
-            byte_offsets=tf.gather(tf.constant(self.offset), index)[None],
-        )
-        dataset = tf.data.experimental.from_variant(frames, tf.TensorSpec([], tf.string))
-        return dataset.take(1).get_single_element()
+        return _read_at(path, tf.gather(tf.constant(self.offset), index))
 
 
 def open_split(dataset_dir: str | os.PathLike, split: str) -> Split:
@@ -75,19 +67,27 @@ def open_split(dataset_dir: str | os.PathLike, split: str) -> Split:
         info = descriptor.split(split)
     except InputError as problem:
         raise InputError(f"{pathlib.Path(dataset_dir) / FILE_NAME}: {problem}") from None
-    paths, shard, offset = [], [], []
-    for i in range(info.num_shards):
-        path = pathlib.Path(dataset_dir) / shard_name(split, i, info.num_shards)
-        offsets = record_offsets(path)
-        paths.append(str(path))
-        shard.extend([i] * len(offsets))
-        offset.extend(offsets)
+    paths, shard, offset = find_records(dataset_dir, split, info.num_shards)
     if len(offset) != info.num_images:
         raise InputError(
             f"{pathlib.Path(dataset_dir) / split}-*: expected {info.num_images} records as {FILE_NAME} says, "
             f"found {len(offset)}"
         )
-    return Split(descriptor, info, tuple(paths), np.array(shard, np.int64), np.array(offset, np.int64))
+    return Split(descriptor, info, paths, shard, offset)
+
+
+def find_records(
+    dataset_dir: str | os.PathLike, split: str, num_shards: int
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """The shards of a split, and of each record the shard and the offset, see `Split`."""
+    paths, shard, offset = [], [], []
+    for i in range(num_shards):
+        path = pathlib.Path(dataset_dir) / shard_name(split, i, num_shards)
+        offsets = record_offsets(path)
+        paths.append(str(path))
+        shard.extend([i] * len(offsets))
+        offset.extend(offsets)
+    return tuple(paths), np.array(shard, np.int64), np.array(offset, np.int64)
 
 
 def record_offsets(path: str | os.PathLike) -> list[int]:
@@ -113,20 +113,51 @@ def record_offsets(path: str | os.PathLike) -> list[int]:
     return offsets
 
 
-def read_records(split: Split) -> Iterator[tuple[str, bytes]]:
+def read_records(split: Split, damaged: Callable[[str, str], None] | None = None) -> Iterator[tuple[str, bytes]]:
     """Yields (where, serialised record) in order, for checking; `where` names shard file and record.
 
+    Args:
+        split: what to read.
+        damaged: told where and what is wrong with a record whose checksum does not fit, which is left out then.
+
     Raises:
-        InputError: at a record whose checksum does not fit.
+        InputError: at such a record, without `damaged`.
     """
     for i, path in enumerate(split.paths):
-        records = iter(tf.data.TFRecordDataset(path))
-        for index in range(int((split.shard == i).sum())):
-            where = f"{path}: record {index}"
-            try:
-                yield where, next(records).numpy()
-            except tf.errors.DataLossError:
-                raise InputError(f"{where}: expected whole bytes, its checksum does not fit") from None
+        yield from read_shard(path, split.offset[split.shard == i], damaged)
+
+
+def read_shard(
+    path: str | os.PathLike, offsets: Sequence[int], damaged: Callable[[str, str], None] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """The records of one shard that begin at `offsets`, as `read_records` has them."""
+    stream = iter(tf.data.TFRecordDataset(str(path)))
+    for index, offset in enumerate(offsets):
+        where = f"{path}: record {index}"
+        try:
+            record = _read_at(tf.constant(str(path)), tf.constant(offset, tf.int64)) if stream is None else next(stream)
+        except tf.errors.DataLossError:
+            problem = f"{where}: expected whole bytes, its checksum does not fit"
+            if damaged is None:
+                raise InputError(problem) from None
+            damaged(where, problem)
+            # The stream cannot go on beyond it; what comes is read by its place.
+            stream = None
+        else:
+            yield where, record.numpy()
+
+
+def _read_at(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """The record whose frame begins at byte `offset` (scalar int64) of a file, its checksum checked; scalar string."""
+    frames = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path[None],
+        compression_type="",
+        # Enough for most records in one read, not so much that every record drags its neighbours in.
+        buffer_size=tf.constant(1 << 16, tf.int64),
+        byte_offsets=offset[None],
+    )
+    dataset = tf.data.experimental.from_variant(frames, tf.TensorSpec([], tf.string))
+    return dataset.take(1).get_single_element()
 
 
 def verify(dataset_dir: str | os.PathLike, split: str) -> None:

@@ -14,8 +14,7 @@ Context is needed to tell classes apart. Within one scene
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,8 +22,24 @@ from nas_seg import common
 from nas_seg.datasets import pictures
 from nas_seg.datasets.descriptors import DatasetDescriptor
 from nas_seg.datasets.source import Pair, Source
+from nas_seg.datasets.synthetic_figures import (
+    BUILDING,
+    FENCE,
+    FIGURES,
+    PAVEMENT,
+    ROAD,
+    SKY,
+    STRIP,
+    Figure,
+    material_code,
+    material_colors,
+    shade,
+    share,
+)
+from nas_seg.datasets.synthetic_figures import PEDESTRIAN as PEDESTRIAN
+from nas_seg.datasets.synthetic_figures import POLE as POLE
+from nas_seg.datasets.synthetic_figures import VEHICLE as VEHICLE
 
-SKY, BUILDING, FENCE, ROAD, PAVEMENT, POLE, VEHICLE, PEDESTRIAN = range(8)
 VOID = 255
 
 # name, colour in pictures of labels
@@ -50,9 +65,6 @@ DESCRIPTOR = DatasetDescriptor(
 
 _FAR = 45.0
 _HOUSES = 14
-_PANE = np.array([48, 52, 60], np.float32)
-_STRIP = np.array([58, 54, 52], np.float32)
-_TYRE = np.array([28, 28, 30], np.float32)
 
 
 @dataclasses.dataclass
@@ -105,7 +117,7 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.nd
         horizon=height * rng.uniform(0.34, 0.5),
         vanish=width * rng.uniform(0.3, 0.7),
         focal=width * rng.uniform(0.65, 0.95),
-        material=_shade(rng, rng.uniform(70, 190), 20),
+        material=shade(rng, rng.uniform(70, 190), 20),
         half_road=rng.uniform(1.7, 3.0),
         pavements=tuple(0.0 if rng.random() < 0.15 else rng.uniform(1.2, 3.2) for _ in range(2)),
     )
@@ -119,16 +131,6 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> tuple[np.nd
             _draw_fence(scene, side, scene.half_road + pavement * rng.uniform(0.7, 0.97))
     _draw_things(scene)
     return _expose(scene), scene.label
-
-
-def _shade(rng: np.random.Generator, around: float | np.ndarray, spread: float = 14) -> np.ndarray:
-    """A colour near `around`, float32 [3]."""
-    return (around + rng.uniform(-spread, spread, 3)).astype(np.float32)
-
-
-def _share(value: np.ndarray) -> np.ndarray:
-    """The part behind the point; several times faster than `value % 1`."""
-    return value - np.floor(value)
 
 
 def _smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
@@ -163,22 +165,6 @@ def _draw_skyline(scene: _Scene) -> None:
     scene.label[:bottom][mask] = BUILDING
 
 
-def _material_code(along: np.ndarray, up: np.ndarray, pane: tuple[float, ...]) -> np.ndarray:
-    """What is at places `along` and `up` a surface: 0 plain, 1 a joint, 2 a dark pane.
-
-    `pane` is (period along, period up, share along, share up).
-    """
-    across, rise = _share(along * (1 / pane[0])) - 0.5, _share(up * (1 / pane[1])) - 0.5
-    panes = (np.abs(across) < pane[2] / 2) & (np.abs(rise) < pane[3] / 2)
-    joints = (_share(along * 4) < 0.12) | (_share(up * 6) < 0.15)
-    return np.where(panes, 2, joints.astype(np.intp))
-
-
-def _material_colors(base: np.ndarray) -> np.ndarray:
-    """The colours of the three codes, float32 [..., 3, 3], for base colours [..., 3]."""
-    return np.stack([base, base * 0.86, np.broadcast_to(_PANE, base.shape)], -2).astype(np.float32)
-
-
 def _upright_plane(scene: _Scene, side: int, distance: float) -> tuple[slice, np.ndarray, np.ndarray]:
     """An upright plane beside the camera: the columns that show it, depth [w] there and height above ground [H, w]."""
     height, width = scene.label.shape
@@ -200,10 +186,10 @@ def _draw_walls(scene: _Scene, side: int, distance: float) -> None:
     pane = (rng.uniform(0.7, 1.5), rng.uniform(1.0, 1.6), rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.65))
     house = np.minimum(np.searchsorted(ends, depth), _HOUSES - 1)
     row, column = np.nonzero((up >= 0) & (up < np.where(depth < _FAR, tall[house], 0)))
-    code = _material_code(depth[column], up[row, column], pane)
-    color = _material_colors(bases)[house[column], code]
+    code = material_code(depth[column], up[row, column], pane)
+    color = material_colors(bases)[house[column], code]
     pipe = np.abs(ends[house] - depth - 0.06) < 0.06
-    color[pipe[column]] = _STRIP
+    color[pipe[column]] = STRIP
     # Farther walls are hazier.
     haze = (np.minimum(depth / _FAR, 1) * 0.5).astype(np.float32)[column, None]
     scene.image[:, columns][row, column] = color + (190 - color) * haze
@@ -218,8 +204,8 @@ def _draw_fence(scene: _Scene, side: int, distance: float) -> None:
     pane = (rng.uniform(0.5, 1.2), tall, rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.6))
     along = (depth > start) & (depth < min(start + length, _FAR))
     row, column = np.nonzero((up >= 0) & (up < tall) & along)
-    code = _material_code(depth[column], up[row, column], pane)
-    scene.image[:, columns][row, column] = _material_colors(_shade(rng, scene.material))[code]
+    code = material_code(depth[column], up[row, column], pane)
+    scene.image[:, columns][row, column] = material_colors(shade(rng, scene.material))[code]
     scene.label[:, columns][row, column] = FENCE
 
 
@@ -232,7 +218,7 @@ def _draw_ground(scene: _Scene) -> None:
     depth = np.float32(scene.focal) / below
     lateral = (np.arange(width, dtype=np.float32) - np.float32(scene.vanish)) / below
     lines = np.abs(lateral - rng.uniform(-0.4, 0.4)) < 0.07
-    lines &= _share(depth * rng.uniform(0.3, 0.5)) < 0.55
+    lines &= share(depth * rng.uniform(0.3, 0.5)) < 0.55
     for side, pavement in scene.sides:
         if rng.random() < 0.6:
             lines |= np.abs(lateral - side * (half - rng.uniform(0.3, 0.9))) < 0.06
@@ -240,7 +226,7 @@ def _draw_ground(scene: _Scene) -> None:
             lines |= np.abs(lateral - side * half) < 0.06
     if rng.random() < 0.3:
         start = rng.uniform(4, 12)
-        lines |= (depth > start) & (depth < start + 1.6) & (np.abs(lateral) < half) & (_share(lateral * 1.4) < 0.5)
+        lines |= (depth > start) & (depth < start + 1.6) & (np.abs(lateral) < half) & (share(lateral * 1.4) < 0.5)
     gray = rng.uniform(75, 130) + 6 * _smooth_noise(rng, height, width, 12) + 55 * lines
     gray -= 14 * (rng.random((height, width), np.float32) < 0.08)
     # The ground ends at the foot of the walls, which were drawn first, and goes on through the gaps between them.
@@ -268,10 +254,10 @@ def _draw_things(scene: _Scene) -> None:
         for depth in depths(1, 4, 2.0):
             things.append((depth, side * (half + min(0.3, pavement)), "pole"))
     for depth, lateral, kind in sorted(things, reverse=True):
-        _draw_thing(scene, depth, lateral, _FIGURES[kind])
+        _draw_thing(scene, depth, lateral, FIGURES[kind])
 
 
-def _draw_thing(scene: _Scene, depth: float, lateral: float, figure: _Figure) -> None:
+def _draw_thing(scene: _Scene, depth: float, lateral: float, figure: Figure) -> None:
     """Draws an upright flat figure standing on the ground; half of them get a rim of VOID."""
     rng, (height, width) = scene.rng, scene.label.shape
     scale = np.float32(scene.focal / depth)
@@ -284,7 +270,7 @@ def _draw_thing(scene: _Scene, depth: float, lateral: float, figure: _Figure) ->
     v = ((foot - np.arange(top, bottom)) / scale).astype(np.float32)[:, None]
     image, label = scene.image[top:bottom, left:right], scene.label[top:bottom, left:right]
     whole = np.zeros(label.shape, bool)
-    for mask, color in figure.parts(scene, u, v, 0.5 / float(scale)):
+    for mask, color in figure.parts(rng, scene.material, u, v, 0.5 / float(scale)):
         image[mask] = color if color.ndim == 1 else color[mask]
         whole |= mask
     label[whole] = figure.index
@@ -299,78 +285,6 @@ def _grow(mask: np.ndarray) -> np.ndarray:
     grown[:, 1:] |= mask[:, :-1]
     grown[:, :-1] |= mask[:, 1:]
     return grown
-
-
-# The parts of a figure, from back to front: masks [h, w] and colours, at u [1, w] beside its middle and v [h, 1] above
-# its foot; `pixel` is half a pixel in the same unit, below which nothing would be seen.
-_Parts = list[tuple[np.ndarray, np.ndarray]]
-
-
-def _car(scene: _Scene, u: np.ndarray, v: np.ndarray, pixel: float) -> _Parts:
-    rng = scene.rng
-    half = rng.uniform(0.5, 1.0)
-    color = _shade(rng, scene.material) if rng.random() < 0.5 else rng.uniform(40, 215, 3).astype(np.float32)
-    slope = (v - 0.5) * (0.6 * half)
-    side = np.abs(u)
-    return [
-        ((side <= half) & (v >= 0.14) & (v <= 0.55), color),
-        ((v >= 0.5) & (v <= 0.92) & (side <= half * 0.8 - slope), color * 0.95),
-        ((v >= 0.56) & (v <= 0.85) & (side <= half * 0.72 - slope) & (side > 0.04), _PANE),
-        ((side <= half) & (v >= 0.3) & (v <= 0.35), color * 0.75),
-        ((side - half * 0.62) ** 2 + (v - 0.16) ** 2 < 0.17**2, _TYRE),
-    ]
-
-
-def _truck(scene: _Scene, u: np.ndarray, v: np.ndarray, pixel: float) -> _Parts:
-    rng = scene.rng
-    half, tall = rng.uniform(0.8, 1.3), rng.uniform(1.4, 2.2)
-    pane = (rng.uniform(0.6, 1.1), rng.uniform(0.8, 1.3), rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.6))
-    side = _material_colors(_shade(rng, scene.material))[_material_code(u + half, v, pane)]
-    return [
-        ((np.abs(u) <= half) & (v >= 0.22) & (v <= tall), side),
-        ((np.abs(u) - half * 0.7) ** 2 + (v - 0.18) ** 2 < 0.2**2, _TYRE),
-    ]
-
-
-def _pedestrian(scene: _Scene, u: np.ndarray, v: np.ndarray, pixel: float) -> _Parts:
-    rng = scene.rng
-    tall, stride = rng.uniform(0.85, 1.15), rng.uniform(0.03, 0.13)
-    coat = _STRIP if rng.random() < 0.3 else rng.uniform(30, 200, 3).astype(np.float32)
-    skin = np.array([190, 150, 125], np.float32) * np.float32(rng.uniform(0.5, 1.1))
-    spread = stride * (1 - np.clip(v / (0.5 * tall), 0, 1)) + 0.04
-    return [
-        ((np.abs(np.abs(u) - spread) < max(0.045, pixel)) & (v >= 0) & (v < 0.5 * tall), _STRIP),
-        ((np.abs(u) < 0.13 + pixel / 2) & (v >= 0.45 * tall) & (v < 0.84 * tall), coat),
-        (u**2 + (v - 0.92 * tall) ** 2 < (0.085 * tall + pixel / 3) ** 2, skin),
-    ]
-
-
-def _pole(scene: _Scene, u: np.ndarray, v: np.ndarray, pixel: float) -> _Parts:
-    rng = scene.rng
-    tall, kind = rng.uniform(2.2, 4.2), rng.random()
-    parts = [((np.abs(u) <= max(0.05, pixel)) & (v >= 0) & (v <= tall), _STRIP)]
-    if kind < 0.4:
-        parts.append(((u >= 0) & (u <= 0.6) & (v >= tall - max(0.09, 2 * pixel)) & (v <= tall), _STRIP))
-    elif kind < 0.6:
-        parts.append(((np.abs(u) <= 0.25) & (v >= tall - 0.5) & (v <= tall), _STRIP * 1.6))
-    return parts
-
-
-class _Figure(NamedTuple):
-    """What a thing is drawn by: its class, how far it reaches to each side and up at most, and its parts."""
-
-    index: int
-    reach: float
-    tall: float
-    parts: Callable[[_Scene, np.ndarray, np.ndarray, float], _Parts]
-
-
-_FIGURES = {
-    "car": _Figure(VEHICLE, 1.0, 1.0, _car),
-    "truck": _Figure(VEHICLE, 1.3, 2.3, _truck),
-    "pedestrian": _Figure(PEDESTRIAN, 0.3, 1.2, _pedestrian),
-    "pole": _Figure(POLE, 0.65, 4.3, _pole),
-}
 
 
 def _expose(scene: _Scene) -> np.ndarray:
@@ -410,6 +324,8 @@ class _Scenes(Sequence):
 
     def __init__(self, split: str, number: int, count: int, size: tuple[int, int], seed: int):
         self._split, self._number, self._count, self._size, self._seed = split, number, count, size, seed
+        # What the pairs depend on, see `source.identity`.
+        self.identity = repr((split, number, count, size, seed))
 
     def __len__(self) -> int:
         return self._count

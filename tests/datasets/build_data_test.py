@@ -132,3 +132,40 @@ def test_splits_must_have_pictures_and_plain_names(tmp_path):
         build(tmp_path / "out", **{"../x": pairs([(6, 8)])})
     with pytest.raises(InputError, match="num_shards: expected 1 or more, received 0"):
         build(tmp_path / "out", num_shards=0, train=pairs([(6, 8)]))
+
+
+@pytest.mark.parametrize(
+    ("array", "note"),
+    [
+        (LABEL * 60, "gray"),
+        (LABEL.astype(np.uint16) * 9000, "16-bit gray"),
+        (np.dstack([IMAGE, LABEL]), "alpha"),
+    ],
+)
+def test_images_that_are_not_rgb_of_8_bits_are_stored_as_such_and_told(tmp_path, array, note):
+    told, data = [], pictures.encode_png(array)
+    write(tmp_path, data, pictures.encode_png(LABEL), tell=told.append)
+    assert told == [f"train: 1 images converted to RGB of 8 bits, stored as PNG: {note} (bad, ...)"]
+    stored = next(iter(tf.data.TFRecordDataset(str(tmp_path / "out" / "train-00001-of-00002.tfrecord")))).numpy()
+    features = tf.train.Example.FromString(stored).features.feature
+    assert features["image/format"].bytes_list.value[0] == b"png"
+    again = pictures.decode_image(features["image/encoded"].bytes_list.value[0], "x")
+    assert (again.mode, again.note) == ("RGB", "")
+    np.testing.assert_array_equal(again.array, pictures.decode_image(data, "x").array)
+
+
+def test_corrupt_pictures_are_left_out_listed_and_counted_when_asked(tmp_path):
+    good = pairs([(6, 8), (9, 7), (5, 5)])
+    bad = [Pair("broken", b"no picture", good[0].label), Pair("small", good[0].image, good[1].label)]
+    given, told = [good[0], bad[0], good[1], bad[1], good[2]], []
+    build_data.build(
+        Source(CLASSES, {"train": given}), tmp_path / "out", num_shards=2, skip_corrupt=True, tell=told.append
+    )
+    assert told[0] == "train: skipped 2 of 5 pictures"
+    assert told[1].startswith("  image broken: expected a JPEG or PNG picture")
+    assert told[2].startswith("  label small: expected 6x8")
+    build_data.build(Source(CLASSES, {"train": good}), tmp_path / "clean", num_shards=2)
+    for path in (tmp_path / "clean").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    with pytest.raises(InputError, match="split 'train': expected at least one picture, found none"):
+        build_data.build(Source(CLASSES, {"train": bad}), tmp_path / "none", skip_corrupt=True)

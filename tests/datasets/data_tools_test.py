@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_data import save, write_camvid
+from small_data import build, pairs, save, write_camvid, write_cityscapes
 
 from nas_seg.datasets.descriptors import read_descriptor
 
@@ -96,3 +96,42 @@ def test_the_inspector_wants_records_or_pictures(tmp_path):
     done = run("inspect_data")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "--dataset_dir: expected it or --dataset with --source_dir, and not both" in done.stderr
+
+
+def test_an_incomplete_archive_and_an_output_that_cannot_be_written_are_one_line_and_code_2(tmp_path):
+    write_cityscapes(tmp_path / "in", zipped=True)
+    archive = tmp_path / "in" / "gtFine_trainvaltest.zip"
+    whole = archive.read_bytes()
+    (tmp_path / "file").write_text("")
+    for content, out, message in (
+        (
+            whole[:-300],
+            tmp_path / "out",
+            f"error: {archive}: expected a whole zip archive, it is incomplete or damaged",
+        ),
+        (whole, tmp_path / "file" / "out", f"error: {tmp_path}/file/out: cannot be written (Not a directory)"),
+    ):
+        archive.write_bytes(content)
+        done = run("build_data", "--dataset=cityscapes", f"--source_dir={tmp_path / 'in'}", f"--output_dir={out}")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert done.stderr.startswith(message)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in"]
+
+
+def test_shards_without_a_descriptor_are_described_and_then_inspected(tmp_path):
+    folder = build(tmp_path / "shards", num_shards=2, train=pairs([(6, 8)] * 3))
+    (folder / "dataset.json").unlink()
+    done = run("inspect_data", f"--dataset_dir={folder}")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--dataset=records" in done.stderr
+    flags = ("--dataset=records", f"--source_dir={folder}", "--class_names=a,b,c,d")
+    done = run("build_data", *flags)
+    assert done.returncode == 0, done.stderr
+    assert read_descriptor(folder).split("train").num_images == 3
+    done = run("inspect_data", f"--dataset_dir={folder}", "--skip_corrupt")
+    assert done.returncode == 0, done.stderr
+    assert "skipped: 0 of 3 pictures" in done.stdout
+    assert "suggested: --train_crop_size=17,17 " in done.stdout
+    done = run("build_data", *flags, "--output_dir=x")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--output_dir: means nothing to --dataset=records" in done.stderr

@@ -24,10 +24,24 @@ def test_camvid_ignores_eleven_and_not_255():
     assert dict(zip(camvid.class_names, camvid.colors, strict=True))["Road"] == (128, 64, 128)
 
 
+def test_the_papers_data_sets_have_deeplabs_numbers_of_classes_and_ignored_labels():
+    expected = {
+        "pascal_voc_seg": (21, 255),
+        "pascal_person_part": (7, 255),
+        "cityscapes": (19, 255),
+        "ade20k": (151, 0),
+        "ade20k_150": (150, 255),
+    }
+    assert {name: (KNOWN[name].num_classes, KNOWN[name].ignore_label) for name in expected} == expected
+    assert KNOWN["ade20k"].class_names[1:] == KNOWN["ade20k_150"].class_names
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_each_known_dataset_has_different_names_and_colours(name):
     row = KNOWN[name]
-    assert len(set(row.class_names)) == len(set(row.colors)) == row.num_classes
+    # The benchmark draws ADE20K's roads and skyscrapers in the same grey.
+    twice = 1 if name.startswith("ade20k") else 0
+    assert len(set(row.class_names)) == row.num_classes == len(set(row.colors)) + twice
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from small_data import CLASSES, build, pairs, save
 
-from nas_seg.datasets import inspect, pictures
+from nas_seg.datasets import inspect, pictures, records
 from nas_seg.datasets.source import Pair
+from nas_seg.utils.errors import InputError
 
 
 @pytest.fixture
@@ -61,7 +62,11 @@ def test_values_void_and_sizes_are_counted(odd_pairs):
 def test_good_pictures_raise_no_warning(odd_pairs):
     report = inspect.inspect(inspect.read_pairs(odd_pairs[:1]), CLASSES)
     assert not report.warnings
-    assert inspect.describe(report, CLASSES) == ["1 images, 1 labels", "sizes: 4x6 (1)", "void (label 255): 16.67%"]
+    assert inspect.describe(report, CLASSES) == [
+        "1 images, 1 labels",
+        "sizes: 4x6 (1); mean 4.0 x 6.0",
+        "void (label 255): 16.67%",
+    ]
 
 
 def test_long_lists_of_warnings_are_cut(odd_pairs):
@@ -113,3 +118,25 @@ def test_the_contact_sheet_shows_pictures_and_the_colours_of_their_labels(odd_pa
     sheet = pictures.decode_image((tmp_path / "sheet.png").read_bytes(), "sheet").array
     assert (sheet == 77).all(-1).sum() >= 2 * 80 * 240
     assert (sheet == (250, 0, 0)).all(-1).sum() >= 80 * 240
+
+
+def test_damaged_records_are_listed_and_counted_when_they_may_be_skipped(tmp_path):
+    folder = build(tmp_path / "out", num_shards=1, train=pairs([(6, 8)] * 9))
+    shard = folder / "train-00000-of-00001.tfrecord"
+    data, offsets = bytearray(shard.read_bytes()), records.record_offsets(shard)
+    for index in (2, 3, 8):
+        data[offsets[index] + 60] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(InputError, match="record 2: expected whole bytes, its checksum does not fit"):
+        inspect.inspect(inspect.read_records(folder, "train"), CLASSES)
+    report = inspect.inspect(inspect.read_records(folder, "train", skip_corrupt=True), CLASSES)
+    assert (report.num_images, report.num_labels, sum(report.sizes.values())) == (9, 6, 6)
+    lines = inspect.describe(report, CLASSES, most=1, list_corrupt=True)
+    assert [line.split("record ")[1][0] for line in lines if "checksum" in line] == ["2", "3", "8"]
+    assert sum(line.startswith("  and") for line in inspect.describe(report, CLASSES, most=1)) == 1
+
+
+def test_images_that_will_be_converted_are_told(tmp_path):
+    gray = Pair("g", pictures.encode_png(np.zeros((4, 6), np.uint8)), None)
+    report = inspect.inspect(inspect.read_pairs([gray]), CLASSES)
+    assert report.warnings == {"gray image, becomes RGB of 8 bits": ["image g"]}

@@ -66,3 +66,66 @@ def test_a_gray_or_palette_image_becomes_rgb():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.png: cannot be read \(No such file or directory\)"):
         pictures.read_bytes(tmp_path / "none.png", tmp_path / "none.png")
+
+
+def png(array_or_picture, **options) -> bytes:
+    picture = array_or_picture if isinstance(array_or_picture, Image.Image) else Image.fromarray(array_or_picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+COLORS = np.random.default_rng(2).integers(0, 256, (3, 4, 4)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (pictures.encode_png(COLORS[..., :3]), ""),
+        (pictures.encode_jpeg(COLORS[..., :3]), ""),
+        (png(LABEL), "gray"),
+        (png(LABEL.astype(np.uint16) * 4000), "16-bit gray"),
+        (png(COLORS), "alpha"),
+        (png(COLORS[..., :2]), "gray alpha"),
+        (png(Image.fromarray(LABEL).convert("P")), "palette"),
+        (png(LABEL > 5), "gray"),
+        (png(COLORS[..., :3], transparency=(1, 2, 3)), "alpha"),
+    ],
+)
+def test_what_is_not_plain_rgb_is_noted_and_decoded_as_tensorflow_does(data, note):
+    picture = pictures.decode_image(data, "x")
+    assert (picture.note, picture.array.dtype, picture.array.shape) == (note, np.uint8, (3, 4, 3))
+    import tensorflow as tf
+
+    expected = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    np.testing.assert_array_equal(picture.array, expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_gray_labels_of_few_bits_give_the_values_as_stored(bits):
+    values = LABEL % (1 << bits)
+    data = bits_png(values, bits)
+    picture = pictures.decode_label(data, "x")
+    np.testing.assert_array_equal(picture.array, values)
+    assert picture.note == f"{bits}-bit"
+
+
+def bits_png(values: np.ndarray, bits: int) -> bytes:
+    """A gray PNG of few bits a pixel, which Pillow does not write."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    height, width = values.shape
+    shifts = 8 - bits * (1 + np.arange(width) % (8 // bits))
+    rows = b""
+    for row in values.astype(int):
+        packed = bytearray(-(-width * bits // 8))
+        for place, (value, shift) in enumerate(zip(row.tolist(), shifts.tolist(), strict=True)):
+            packed[place * bits // 8] |= value << shift
+        rows += b"\0" + bytes(packed)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

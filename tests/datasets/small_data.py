@@ -1,6 +1,8 @@
 """Small pictures and datasets for the tests of nas_seg.datasets."""
 
 import pathlib
+import shutil
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -68,3 +70,38 @@ def write_camvid(root: pathlib.Path, lists: bool = True) -> pathlib.Path:
         if lists:
             (root / f"{split}.txt").write_text("\n".join(reversed(stems)) + "\n")
     return root
+
+
+def write_cityscapes(root: pathlib.Path, coarse: bool = False, zipped: bool = False) -> pathlib.Path:
+    """A miniature in Cityscapes' exact layout: 2 pictures a split of two cities; every label id occurs in each.
+
+    With `zipped` it lies in archives named as the official ones, beside their licence.
+    """
+    rng = np.random.default_rng(7)
+    kinds = {"gtFine": ("train", "val", "test")} | ({"gtCoarse": ("train", "val", "train_extra")} if coarse else {})
+    for split in sorted({split for splits in kinds.values() for split in splits}):
+        for city in ("aachen", "berlin"):
+            frame = f"{city}_000000_000019"
+            image = rng.integers(0, 256, (8, 12, 3)).astype(np.uint8)
+            save(root / "leftImg8bit" / split / city / f"{frame}_leftImg8bit.png", image)
+            for kind in (kind for kind, splits in kinds.items() if split in splits):
+                ids = rng.permutation(np.arange(96) % 34).reshape(8, 12).astype(np.uint8)
+                folder = root / kind / split / city
+                save(folder / f"{frame}_{kind}_labelIds.png", ids)
+                save(folder / f"{frame}_{kind}_color.png", image)
+    if zipped:
+        archives = {"leftImg8bit_trainvaltest": "leftImg8bit", "gtFine_trainvaltest": "gtFine", "gtCoarse": "gtCoarse"}
+        for archive, top in archives.items():
+            _zip_folder(root / f"{archive}.zip", root, top)
+    return root
+
+
+def _zip_folder(path: pathlib.Path, root: pathlib.Path, top: str) -> None:
+    """Moves `root`/`top` into an archive."""
+    if not (root / top).exists():
+        return
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("license.txt", "terms")
+        for file in sorted((root / top).rglob("*")):
+            archive.write(file, file.relative_to(root).as_posix())
+    shutil.rmtree(root / top)
