@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 
 import keras
 
 from nas_seg import features
-from nas_seg.core.backbones import BackboneConfig, identity, weights_digest
+from nas_seg.core.backbones import BackboneConfig
 from nas_seg.core.feature_cache import FeatureCache
 from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.dpc.cell import check_output_stride
 from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator, check_crop
-from nas_seg.utils import config, runs
+from nas_seg.utils import runs
 
 SECTION = "task"  # of a run's config.json
 
@@ -54,10 +53,7 @@ class ProxyTask:
         return features.load_backbone(self.backbone, self.backbone_weights, self.seed)
 
     def open(self, run_dir: str | os.PathLike, backbone: keras.Model) -> tuple[ProxyEvaluator, dict[str, str]]:
-        """(evaluator, conditions) over the caches of a run folder, which are computed where they are missing.
-
-        The conditions are what the scores depend on by content, neither file names nor folders, so that a study
-        can be moved.
+        """(evaluator, what its scores depend on) over the caches of a run folder, made where they are missing.
 
         Raises:
             InputError: where the folder holds caches of other features, or crop and map do not fit.
@@ -65,12 +61,7 @@ class ProxyTask:
         caches = [self.cache(run_dir, backbone, split) for split in (self.train_split, self.val_split)]
         data = read_descriptor(self.dataset_dir)
         facts = (data.num_classes, data.ignore_label, self.backbone.output_stride, self.proxy, data.class_names)
-        conditions = {name: config.to_json(getattr(self, name)) for name in ("proxy", "size", "views", "seed")} | {
-            "backbone": identity(self.backbone) | {"weights": weights_digest(backbone)},
-            "data": {split: data.split(split).digest for split in (self.train_split, self.val_split)},
-        }
-        written = {name: json.dumps(value, sort_keys=True) for name, value in conditions.items()}
-        return ProxyEvaluator(*caches, *facts), written
+        return ProxyEvaluator(*caches, *facts), features.conditions(self, backbone)
 
     def cache(self, run_dir: str | os.PathLike, backbone: keras.Model, split: str) -> FeatureCache:
         """The features of a split; those of a split that is not trained on are of whole pictures."""

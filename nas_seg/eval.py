@@ -10,20 +10,24 @@ import numpy as np
 import tensorflow as tf
 
 from nas_seg import common
-from nas_seg.core.padding import padded_logits
+from nas_seg.inference import scorer
+from nas_seg.inference_config import InferenceConfig
 from nas_seg.metrics import ConfusionMatrix
 from nas_seg.utils.errors import InputError
 
 
-def predictor(model: keras.Model) -> Callable[[Any], tf.Tensor]:
+def predictor(
+    model: keras.Model, inference: InferenceConfig | None = None, variants: Mapping[float, keras.Model] | None = None
+) -> Callable[[Any], tf.Tensor]:
     """A function images [B, H, W, 3] -> int32 class indices [B, H, W], traced once for all sizes.
 
-    Images are padded to a size that the network is aligned at, see `nas_seg.core.padding`.
+    The arguments are those of `nas_seg.inference.scorer`.
     """
+    score = scorer(model, inference, variants)
 
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.float32)])
     def predict(images):
-        return tf.argmax(padded_logits(model, images), axis=-1, output_type=tf.int32)
+        return tf.argmax(score(images), axis=-1, output_type=tf.int32)
 
     return predict
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -11,12 +14,27 @@ import tensorflow as tf
 from nas_seg import model as model_lib
 from nas_seg.common import IMAGE, LABEL
 from nas_seg.core import backbones
-from nas_seg.core.backbones import BackboneConfig
+from nas_seg.core.backbones import AnyBackbone, BackboneConfig
 from nas_seg.core.feature_cache import FeatureCache, open_or_build
 from nas_seg.datasets import records
 from nas_seg.datasets.data_generator import VIEW_AUGMENTATION, view_dataset
+from nas_seg.datasets.descriptors import read_descriptor
+from nas_seg.utils import config as config_lib
+from nas_seg.utils.grid import grid_size as grid_size
 
 _BATCH_SIZE = 8
+
+
+class Teacher(NamedTuple):
+    """A trained network whose logits are cached beside the features.
+
+    Attributes:
+        logits: RGB [B, H, W, 3] in [0, 255] -> what is cached, [B, h, w, num_classes].
+        digest: of all that this depends on.
+    """
+
+    logits: Callable[[Any], Any]
+    digest: str
 
 
 def backbone_config(weights: str | None, **overrides) -> BackboneConfig:
@@ -30,17 +48,32 @@ def backbone_config(weights: str | None, **overrides) -> BackboneConfig:
     return dataclasses.replace(base, **{name: value for name, value in overrides.items() if value is not None})
 
 
-def load_backbone(backbone: BackboneConfig, weights: str | None, seed: int = 0) -> keras.Model:
-    """A backbone with weights: normalised images -> features. Without `weights`, drawn from `seed`."""
+def load_backbone(
+    backbone: AnyBackbone, weights: str | None, seed: int = 0, low_level_strides: Sequence[int] = ()
+) -> keras.Model:
+    """A backbone with weights: normalised images -> features, and maps at further strides where they are asked for.
+
+    Without `weights` it is drawn from `seed`.
+    """
     keras.utils.set_random_seed(seed)
-    built = backbones.build_backbone(backbone)
+    built = backbones.build_backbone(backbone, low_level_strides)
     model_lib.fill_backbone(built, backbone, weights)
     return built
 
 
-def grid_size(size: tuple[int, int], output_stride: int) -> tuple[int, int]:
-    """The size k * output_stride + 1 nearest to a picture's, where corners of map and picture align."""
-    return tuple(max(1, round((n - 1) / output_stride)) * output_stride + 1 for n in size)
+def conditions(task: Any, backbone: keras.Model) -> dict[str, str]:
+    """What the scores of a proxy task depend on by content, as JSON; neither file names nor folders, for studies move.
+
+    Args:
+        task: with the fields dataset_dir, train_split, val_split, backbone, proxy, size, views and seed.
+        backbone: of the task, with its weights.
+    """
+    data = read_descriptor(task.dataset_dir)
+    found = {name: config_lib.to_json(getattr(task, name)) for name in ("proxy", "size", "views", "seed")} | {
+        "backbone": backbones.identity(task.backbone) | {"weights": backbones.weights_digest(backbone)},
+        "data": {split: data.split(split).digest for split in (task.train_split, task.val_split)},
+    }
+    return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
 
 
 def cache_features(
@@ -48,10 +81,11 @@ def cache_features(
     dataset_dir: str | os.PathLike,
     split: str,
     backbone: keras.Model,
-    backbone_config: BackboneConfig,
+    backbone_config: AnyBackbone,
     size: tuple[int, int],
     views: int = 1,
     seed: int = 0,
+    teacher: Teacher | None = None,
 ) -> FeatureCache:
     """Opens or computes the features of a split.
 
@@ -59,10 +93,11 @@ def cache_features(
         folder: of this cache alone.
         dataset_dir: folder with dataset.json.
         split: a split with labels.
-        backbone: built from `backbone_config`, with its weights.
+        backbone: built from `backbone_config`, with its weights; further maps that it puts out are cached too.
         size: (height, width) in pixels that every picture is brought to.
         views: of each picture; the first is the whole picture, the others are augmented ones.
         seed: of the augmented views.
+        teacher: its logits are the cache's last map.
 
     Raises:
         InputError: where the folder holds features of other weights, data or sizes.
@@ -77,13 +112,15 @@ def cache_features(
         "views": views,
         "seed": seed if views > 1 else 0,
     }
+    if teacher is not None:
+        made_from["teacher"] = teacher.digest
 
     normalize = backbones.normalize(backbone_config)
     augmentation = dataclasses.replace(VIEW_AUGMENTATION, mean_pixel=backbones.mean_pixel(normalize))
 
     @tf.function
-    def features(images):
-        return backbone(normalize(images), training=False)
+    def maps(images):
+        return tf.nest.flatten(backbone(normalize(images), training=False))
 
     def compute():
         with records.translate_data_errors(dataset_dir, split):
@@ -91,6 +128,8 @@ def cache_features(
                 dataset_dir, split, size=tuple(size), views=views, seed=seed, augmentation=augmentation
             )
             for batch in pictures.batch(_BATCH_SIZE):
-                yield features(batch[IMAGE]).numpy(), batch[LABEL].numpy()
+                first, *more = maps(batch[IMAGE])
+                more += [] if teacher is None else [teacher.logits(batch[IMAGE])]
+                yield first.numpy(), batch[LABEL].numpy(), *(one.numpy() for one in more)
 
     return open_or_build(folder, made_from, info.num_images * views, compute)

@@ -12,6 +12,25 @@ import keras
 from keras import ops
 
 
+def labels_like(labels, logits):
+    """Labels at the size of logits, by the nearest with aligned corners (upsample_logits=False in DeepLab).
+
+    Args:
+        labels: int [B, H, W].
+        logits: [B, h, w, num_classes].
+
+    Returns:
+        int [B, h, w].
+    """
+    for axis in (1, 2):
+        there, wanted = ops.shape(labels)[axis], ops.shape(logits)[axis]
+        step = ops.cast(there - 1, "float32") / ops.cast(ops.maximum(wanted - 1, 1), "float32")
+        # Half is rounded up, as TensorFlow's nearest neighbour does with aligned corners.
+        places = ops.floor(ops.cast(ops.arange(wanted), "float32") * step + 0.5)
+        labels = ops.take(labels, ops.cast(places, "int32"), axis=axis)
+    return labels
+
+
 def cross_entropy(logits, labels, ignore_label: int, label_weights: Sequence[float] = ()):
     """Softmax cross-entropy of every pixel.
 

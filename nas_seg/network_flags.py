@@ -57,9 +57,38 @@ _DEFINE: dict[type, Callable] = {
 }
 
 
-def define() -> None:
-    """Defines DeepLab's flags of a network."""
+# Flag -> where a network's configuration has what it says. Where that is missing or None the default holds.
+_FIELDS = {
+    "model_variant": "backbone.name",
+    "output_stride": "backbone.output_stride",
+    "atrous_rates": "atrous_rates",
+    "multi_grid": "backbone.multi_grid",
+    "depth_multiplier": "backbone.depth_multiplier",
+    "divisible_by": "backbone.divisible_by",
+    "nas_stem_output_num_conv_filters": "backbone.filter_multiplier",
+    "nas_remove_os32_stride": "backbone.remove_os32_stride",
+    "use_bounded_activation": "backbone.use_bounded_activation",
+    "aspp_with_separable_conv": "aspp_with_separable_conv",
+    "aspp_with_concat_projection": "aspp_with_concat_projection",
+    "aspp_convs_filters": "filters",
+    "add_image_level_feature": "add_image_level_feature",
+    "image_pooling_crop_size": "pooling_crop_size",
+    "image_pooling_stride": "image_pooling_stride",
+    "decoder_output_stride": "decoder.output_strides",
+    "decoder_use_separable_conv": "decoder.use_separable_conv",
+    "decoder_use_sum_merge": "decoder.use_sum_merge",
+    "decoder_filters": "decoder.filters",
+    "decoder_output_is_logits": "decoder.output_is_logits",
+    "logits_kernel_size": "logits_kernel_size",
+    "merge_method": "merge_method",
+    "image_pyramid": "image_pyramid",
+}
+
+
+def define(**defaults: Any) -> None:
+    """Defines DeepLab's flags of a network; some with other defaults, as its tools have them."""
     for name, default, text in _FLAGS:
+        default = defaults.get(name, default)
         if isinstance(default, tuple):
             define_integers(name, default, text)
         else:
@@ -82,6 +111,54 @@ def integers(name: str, count: int | None = None) -> tuple[int, ...]:
     if count is not None and len(numbers) not in (0, count):
         raise InputError(f"--{name}: expected {count} numbers, received {','.join(words)}")
     return numbers
+
+
+def typed() -> list[str]:
+    """Those of the flags that the command has."""
+    return [name for name in (*(name for name, _, _ in _FLAGS), "image_pyramid") if flags.FLAGS[name].present]
+
+
+def check_agreement(network: Any, but: tuple[str, ...] = ()) -> None:
+    """InputError for a flag that was typed and contradicts the configuration of a network, those of `but` apart."""
+    for name in (name for name in typed() if name not in but):
+        if name == "dense_prediction_cell_json":
+            _check_cell(network)
+            continue
+        there, received = _field(network, name), _typed_value(name)
+        if there != received:
+            raise InputError(f"--{name}: expected the {there!r} of the run's network, received {received!r}")
+
+
+def _check_cell(network: Any) -> None:
+    from nas_seg.dpc.genotype import DPCGenotype
+
+    path = _value("dense_prediction_cell_json")
+    if (DPCGenotype.load(path) if path else None) != getattr(network, "genotype", None):
+        raise InputError(f"--dense_prediction_cell_json: the run's network has not the cell of {path!r}")
+
+
+def _field(network: Any, name: str) -> Any:
+    """What a flag would say of a network."""
+    head, gate = getattr(network, "head", "aspp"), getattr(network, "squeeze_and_excitation", None)
+    values = {
+        "aspp_with_batch_norm": head == "aspp",
+        "aspp_with_squeeze_and_excitation": gate is not None,
+        "image_se_uses_qsigmoid": gate == "quantized_sigmoid",
+    }
+    if name in values:
+        return values[name]
+    value = network
+    for part in _FIELDS[name].split("."):
+        value = getattr(value, part, None)
+    default = next((default for own, default, _ in _FLAGS if own == name), ())
+    return default if value is None else value
+
+
+def _typed_value(name: str) -> Any:
+    if name == "image_pyramid":
+        return _pyramid()
+    several = any(name == own and isinstance(default, tuple) for own, default, _ in _FLAGS)
+    return integers(name) if several else _value(name)
 
 
 def read():

@@ -1,6 +1,9 @@
-"""DeepLab's learning rate and TensorFlow 1's momentum, as Keras objects."""
+"""DeepLab's learning rates and TensorFlow 1's momentum, as Keras objects."""
 
 from __future__ import annotations
+
+import inspect
+import math
 
 import keras
 from keras import ops
@@ -8,12 +11,44 @@ from keras import ops
 from nas_seg.train_config import TrainConfig
 
 
-@keras.saving.register_keras_serializable("nas_seg")
-class PolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Slow start at a constant rate, then polynomial decay (DeepLab, utils/train_utils.py).
+class _SlowStart(keras.optimizers.schedules.LearningRateSchedule):
+    """A slow start, then a decay that counts its steps from the end of it (DeepLab, utils/train_utils.py).
 
-    The decay counts its steps from the end of the slow start: with s = max(step - slow_start_step, 0),
-    rate = (base - end) * (1 - min(s, decay_steps) / decay_steps) ** power + end.
+    A subclass has `decayed(steps)`, and keeps every argument of its constructor as an attribute.
+
+    Args:
+        slow_start_step: steps before the decay.
+        slow_start_learning_rate: the rate of these steps.
+        slow_start_burnin_type: "none", or "linear": from that rate on a straight line to base_learning_rate.
+    """
+
+    def __init__(
+        self,
+        base_learning_rate: float,
+        slow_start_step: int = 0,
+        slow_start_learning_rate: float = 1e-4,
+        slow_start_burnin_type: str = "none",
+    ):
+        self.base_learning_rate = base_learning_rate
+        self.slow_start_step = slow_start_step
+        self.slow_start_learning_rate = slow_start_learning_rate
+        self.slow_start_burnin_type = slow_start_burnin_type
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        slow = self.slow_start_learning_rate
+        if self.slow_start_burnin_type == "linear":
+            slow = slow + (self.base_learning_rate - slow) * step / max(self.slow_start_step, 1)
+        decayed = self.decayed(ops.maximum(step - self.slow_start_step, 0.0))
+        return ops.where(step < self.slow_start_step, slow, decayed)
+
+    def get_config(self):
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+@keras.saving.register_keras_serializable("nas_seg")
+class PolynomialDecay(_SlowStart):
+    """rate = (base - end) * (1 - min(s, decay_steps) / decay_steps) ** power + end, s steps after the slow start.
 
     Args:
         decay_steps: 0: all steps after the slow start.
@@ -24,37 +59,61 @@ class PolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         base_learning_rate: float,
         training_number_of_steps: int,
         learning_power: float = 0.9,
-        decay_steps: int = 0,
+        decay_steps: float = 0,
         end_learning_rate: float = 0.0,
         slow_start_step: int = 0,
         slow_start_learning_rate: float = 1e-4,
+        slow_start_burnin_type: str = "none",
     ):
-        self.base_learning_rate = base_learning_rate
+        super().__init__(base_learning_rate, slow_start_step, slow_start_learning_rate, slow_start_burnin_type)
         self.training_number_of_steps = training_number_of_steps
         self.learning_power = learning_power
         self.decay_steps = decay_steps
         self.end_learning_rate = end_learning_rate
-        self.slow_start_step = slow_start_step
-        self.slow_start_learning_rate = slow_start_learning_rate
 
-    def __call__(self, step):
-        step = ops.cast(step, "float32")
-        span = float(self.decay_steps or self.training_number_of_steps - self.slow_start_step)
-        done = ops.clip(step - self.slow_start_step, 0.0, span) / span
+    def decayed(self, steps):
         height = self.base_learning_rate - self.end_learning_rate
-        decayed = height * ops.power(1.0 - done, self.learning_power) + self.end_learning_rate
-        return ops.where(step < self.slow_start_step, self.slow_start_learning_rate, decayed)
+        return height * ops.power(1.0 - self._done(steps), self.learning_power) + self.end_learning_rate
 
-    def get_config(self):
-        return {
-            "base_learning_rate": self.base_learning_rate,
-            "training_number_of_steps": self.training_number_of_steps,
-            "learning_power": self.learning_power,
-            "decay_steps": self.decay_steps,
-            "end_learning_rate": self.end_learning_rate,
-            "slow_start_step": self.slow_start_step,
-            "slow_start_learning_rate": self.slow_start_learning_rate,
-        }
+    def _done(self, steps):
+        """The share of the decay that is over, 0 to 1."""
+        span = float(self.decay_steps or self.training_number_of_steps - self.slow_start_step)
+        return ops.minimum(steps, span) / span
+
+
+@keras.saving.register_keras_serializable("nas_seg")
+class CosineDecay(PolynomialDecay):
+    """rate = (base - end) * (1 + cos(pi * min(s, decay_steps) / decay_steps)) / 2 + end; learning_power has no part."""
+
+    def decayed(self, steps):
+        height = self.base_learning_rate - self.end_learning_rate
+        return height * 0.5 * (1.0 + ops.cos(math.pi * self._done(steps))) + self.end_learning_rate
+
+
+@keras.saving.register_keras_serializable("nas_seg")
+class StepDecay(_SlowStart):
+    """rate = base * learning_rate_decay_factor ** floor(s / learning_rate_decay_step), s steps after the slow start."""
+
+    def __init__(
+        self,
+        base_learning_rate: float,
+        learning_rate_decay_factor: float = 0.1,
+        learning_rate_decay_step: int = 2000,
+        slow_start_step: int = 0,
+        slow_start_learning_rate: float = 1e-4,
+        slow_start_burnin_type: str = "none",
+    ):
+        super().__init__(base_learning_rate, slow_start_step, slow_start_learning_rate, slow_start_burnin_type)
+        self.learning_rate_decay_factor = learning_rate_decay_factor
+        self.learning_rate_decay_step = learning_rate_decay_step
+
+    def decayed(self, steps):
+        falls = ops.floor(steps / self.learning_rate_decay_step)
+        return self.base_learning_rate * ops.power(self.learning_rate_decay_factor, falls)
+
+
+# By the name of the policy in a training configuration, whose fields are the arguments.
+POLICIES = {"poly": PolynomialDecay, "cosine": CosineDecay, "step": StepDecay}
 
 
 @keras.saving.register_keras_serializable("nas_seg")
@@ -85,16 +144,14 @@ class Momentum(keras.optimizers.Optimizer):
         return super().get_config() | {"momentum": self.momentum}
 
 
-def from_config(config: TrainConfig) -> Momentum:
-    """The optimizer that a training configuration asks for."""
-    schedule = PolynomialDecay(
-        config.base_learning_rate,
-        config.training_number_of_steps,
-        config.learning_power,
-        config.decay_steps,
-        config.end_learning_rate,
-        config.slow_start_step,
-        config.slow_start_learning_rate,
-    )
+def from_config(config: TrainConfig) -> keras.optimizers.Optimizer:
+    """The optimizer that a training configuration asks for.
+
+    Adam's learning rate is constant, whatever the policy, as in DeepLab.
+    """
     average = {"use_ema": True, "ema_momentum": config.polyak_decay} if config.polyak_decay else {}
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(config.adam_learning_rate, epsilon=config.adam_epsilon, **average)
+    policy = POLICIES[config.learning_policy]
+    schedule = policy(**{name: getattr(config, name) for name in inspect.signature(policy).parameters})
     return Momentum(schedule, config.momentum, **average)

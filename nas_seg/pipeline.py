@@ -10,8 +10,10 @@ import keras
 import tensorflow as tf
 
 from nas_seg import eval as evaluation
+from nas_seg import initial_checkpoint
 from nas_seg import model as model_lib
 from nas_seg import train as training
+from nas_seg.core import tf1_checkpoint
 from nas_seg.core.backbones import mean_pixel
 from nas_seg.datasets import data_generator, records
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
@@ -48,6 +50,9 @@ def train(
     """
     strategy = strategy or tf.distribute.get_strategy()
     descriptor = read_descriptor(dataset_dir)
+    weights = train_config.label_weights
+    if weights and len(weights) != descriptor.num_classes:
+        raise InputError(f"label_weights: expected {descriptor.num_classes}, one a class, received {len(weights)}")
     sections = {
         "model": runs.section(run_dir, "model", model_config),
         "train": runs.section(run_dir, "train", train_config),
@@ -62,6 +67,8 @@ def train(
     with strategy.scope():
         model = model_lib.build(model_config)
         model_lib.load_backbone_weights(model, model_config, train_config.backbone_weights)
+        if not tf.train.latest_checkpoint(os.path.join(run_dir, runs.CHECKPOINTS)):
+            _start_from(model, model_config, train_config)
     # Only now: weights that do not fit must not leave a run folder behind.
     if distribute.is_chief(strategy):
         runs.open_run(run_dir, sections | runs.circumstances())
@@ -80,6 +87,26 @@ def train(
         # The step cannot say which picture it was; this finds the first, or the error goes on.
         records.verify(dataset_dir, train_config.train_split)
         raise
+
+
+def _start_from(model: keras.Model, model_config: ModelConfig, train_config: TrainConfig) -> None:
+    """Fills a network from what tf_initial_checkpoint names, if anything, and tells what that had."""
+    source = train_config.tf_initial_checkpoint
+    if not source:
+        return
+    names = model_lib.tf1_names(model, model_config)
+    last_layer = {
+        name: getattr(train_config, name) for name in ("initialize_last_layer", "last_layers_contain_logits_only")
+    }
+    if os.path.isdir(source):
+        donor = model_lib.tf1_names(model_lib.load(source), model_lib.read_config(source))
+        shapes = {name: variable.shape for name, variable in donor.items()}
+        chosen = initial_checkpoint.choose(names, shapes, source, **last_layer)
+        arrays = {name: keras.ops.convert_to_numpy(donor[name]) for name in chosen}
+    else:
+        chosen = initial_checkpoint.choose(names, tf1_checkpoint.read_shapes(source), source, **last_layer)
+        arrays = tf1_checkpoint.read(source, chosen)
+    print(f"started from {source}: {initial_checkpoint.fill(names, arrays)}")
 
 
 def _batches(
@@ -126,17 +153,48 @@ def evaluate(
     Raises:
         InputError: where the split has no labels, or the data set has other classes than the network.
     """
-    descriptor = read_descriptor(dataset_dir, split)
     check_classes(run_dir, dataset_dir)
-    model = model_lib.load(run_dir, weights)
+    config, model = model_lib.read_config(run_dir), model_lib.load(run_dir, weights)
+    return evaluate_model(model, config, dataset_dir, split, advance=advance)
+
+
+def evaluate_model(
+    model: keras.Model,
+    config: ModelConfig,
+    dataset_dir: str | os.PathLike,
+    split: str,
+    *,
+    predict: Callable[[Any], tf.Tensor] | None = None,
+    batch_size: int = 1,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> dict[str, Any]:
+    """The same for a network with its weights in it.
+
+    Args:
+        model: of `nas_seg.model.build(config)`.
+        config: what it was built from.
+        dataset_dir: folder with dataset.json.
+        split: with labels.
+        predict: how it looks at the pictures, such as `nas_seg.scaled_networks.predictor`; None: once.
+        batch_size: pictures a batch; more than one where all are of one size.
+        advance: as `nas_seg.eval.evaluate` has it.
+    """
+    descriptor = read_descriptor(dataset_dir, split)
+    check_num_classes(config.num_classes, dataset_dir)
     with records.translate_data_errors(dataset_dir, split):
-        dataset = data_generator.eval_dataset(dataset_dir, split)
-        return evaluation.evaluate(model, dataset, descriptor.num_classes, descriptor.ignore_label, advance=advance)
+        dataset = data_generator.eval_dataset(dataset_dir, split, batch_size=batch_size)
+        return evaluation.evaluate(
+            model, dataset, descriptor.num_classes, descriptor.ignore_label, predict=predict, advance=advance
+        )
 
 
 def check_classes(run_dir: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
     """InputError unless a run's network and a data set have the same number of classes."""
-    num_classes = model_lib.read_config(run_dir).num_classes
+    check_num_classes(model_lib.read_config(run_dir).num_classes, dataset_dir)
+
+
+def check_num_classes(num_classes: int, dataset_dir: str | os.PathLike) -> None:
+    """InputError unless a data set has this number of classes, which is a network's."""
     received = read_descriptor(dataset_dir).num_classes
     if num_classes != received:
         raise InputError(f"{dataset_dir}: expected the network's {num_classes} classes, received {received}")

@@ -122,7 +122,7 @@ def check(settings: Rerank, train_config: TrainConfig) -> tuple[TrainConfig, lis
         "choice": {name: getattr(settings, name) for name in ("top_k", "random_k")},
         "candidates": chosen,
         "backbone": backbone,
-        "train": config.to_json(train_config),
+        "train": runs.section(settings.folder, "train", train_config),
         "dataset_dir": os.path.abspath(settings.dataset_dir),
     }
     try:
@@ -142,7 +142,7 @@ def check(settings: Rerank, train_config: TrainConfig) -> tuple[TrainConfig, lis
 
 
 def _searched_on(run_dir: str) -> tuple[dict[str, Any], str | None]:
-    """(fields of the BackboneConfig, weights) of a search of any family, from its config.json."""
+    """(fields of the backbone's configuration, weights) of a search of any family, from its config.json."""
     where, task = f"{pathlib.Path(run_dir, runs.CONFIG)}: {_TASK}", runs.read_config(run_dir).get(_TASK)
     if not isinstance(task, dict):
         raise InputError(f"{where}: expected an object with backbone and backbone_weights, received {task!r}")
@@ -179,7 +179,8 @@ def _baselines(names: Sequence[str], opened: Study, space: SearchSpace) -> list[
     scored = {baseline.name: baseline for baseline in baselines.baselines(opened) if baseline.name in genotypes}
     for name in names:
         if not scored:
-            raise InputError(f"--baseline={name}: the search scored none; tools/search_dpc.py --baseline={name} does")
+            tool = f"tools/search_{space.KIND}.py"
+            raise InputError(f"--baseline={name}: the search scored none; {tool} --baseline={name} does")
         if name not in scored:
             raise unknown("baseline of this search", name, scored)
     return [_candidate(name, None, scored[name], genotypes[name]) for name in dict.fromkeys(names)]
@@ -196,10 +197,12 @@ def _check_backbone(backbone: dict[str, Any], weights: str | None) -> None:
 
 
 def _backbone(fields: dict[str, Any]):
-    """The BackboneConfig that RERANK/config.json holds."""
+    """The configuration that RERANK/config.json holds: of a backbone, or of a template network's own encoder."""
     from nas_seg.core.backbones import BackboneConfig
+    from nas_seg.template.encoder import TemplateEncoder
 
-    return config.from_json(BackboneConfig, fields, f"{runs.CONFIG}: {_TASK}.backbone")
+    kind = TemplateEncoder if "variant" in fields else BackboneConfig
+    return config.from_json(kind, fields, f"{runs.CONFIG}: {_TASK}.backbone")
 
 
 def _announcer(settings: Rerank, candidates: Sequence[Candidate], seeds: Sequence[int]) -> Callable[..., None]:

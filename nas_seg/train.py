@@ -23,7 +23,8 @@ import tensorflow as tf
 
 from nas_seg import common, losses, optimizers
 from nas_seg.core import conv
-from nas_seg.core.encoder_decoder import loss_model
+from nas_seg.core.encoder_decoder import LOGITS, loss_model
+from nas_seg.core.native_logits import native_logits
 from nas_seg.train_config import TrainConfig
 from nas_seg.utils import distribute, runs
 from nas_seg.utils.errors import InputError
@@ -136,8 +137,10 @@ def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, stra
     rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
     # One loss for each scale of an image pyramid and one for the merged logits, as in DeepLab.
     network = loss_model(model)
+    network = network if config.upsample_logits else native_logits(network)
 
     def loss_of(logits, labels):
+        labels = labels if config.upsample_logits else losses.labels_like(labels, logits)
         cost, count = losses.cross_entropy_sum(
             logits,
             labels,
@@ -189,10 +192,14 @@ def _gradient_rules(model, config, replicas: int) -> list[Callable]:
     if config.last_layer_gradient_multiplier != 1.0 and not backbone:
         raise InputError(f"last_layer_gradient_multiplier: expected a model with a layer named {BACKBONE!r}")
     decayed = {id(v) for v in conv.regularized_kernels(model)}
+    if config.last_layers_contain_logits_only:
+        last = {id(v) for layer in model.layers if layer.name == LOGITS for v in layer.variables}
+    else:
+        last = {id(v) for v in model.variables} - backbone
 
     def rule(variable):
         decay = config.weight_decay / replicas if id(variable) in decayed else 0.0
-        factor = 1.0 if id(variable) in backbone else config.last_layer_gradient_multiplier
+        factor = config.last_layer_gradient_multiplier if id(variable) in last else 1.0
         factor *= _BIAS_MULTIPLIER if variable.name == "bias" else 1.0
 
         def change(gradient):

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from nas_seg.utils.errors import InputError
+from nas_seg.utils.errors import InputError, unknown
+
+LEARNING_POLICIES = ("poly", "step", "cosine")
+OPTIMIZERS = ("momentum", "adam")
+BURNINS = ("none", "linear")
+_NAMES = {"learning_policy": LEARNING_POLICIES, "optimizer": OPTIMIZERS, "slow_start_burnin_type": BURNINS}
 
 
 def _field(default, text: str):
@@ -26,19 +31,35 @@ class TrainConfig:
     max_scale_factor: float = _field(2.0, "largest random scale of an image")
     scale_factor_step_size: float = _field(0.25, "step between the scales; 0: any scale in between")
     backbone_weights: str | None = _field(None, "weights the backbone starts from: imagenet, or a file")
+    tf_initial_checkpoint: str | None = _field(
+        None, "weights the whole network starts from: TF1 checkpoint or run folder; what it has not stays fresh"
+    )
+    initialize_last_layer: bool = _field(True, "take the last layers from tf_initial_checkpoint, too")
+    last_layers_contain_logits_only: bool = _field(
+        False, "the last layers are the logits alone; off: all that follows the backbone"
+    )
     seed: int = _field(0, "of the initial weights, of dropout and of the order and augmentation of the data")
 
     training_number_of_steps: int = _field(30000, "steps in all")
     base_learning_rate: float = _field(1e-4, "learning rate at the start of its polynomial decay")
+    learning_policy: str = _field("poly", "how the learning rate falls: poly, step or cosine")
     learning_power: float = _field(0.9, "power of the decay")
-    decay_steps: int = _field(0, "steps of the decay; 0: all steps after the slow start")
-    end_learning_rate: float = _field(0.0, "learning rate at the end of the decay")
+    decay_steps: float = _field(0.0, "steps of the decay, if not step; 0: all steps after the slow start")
+    end_learning_rate: float = _field(0.0, "learning rate at the end of the decay, if not step")
+    learning_rate_decay_factor: float = _field(0.1, "of learning_policy step: factor on the learning rate")
+    learning_rate_decay_step: int = _field(2000, "of learning_policy step: steps between two factors")
     slow_start_step: int = _field(0, "steps at slow_start_learning_rate before the decay starts")
     slow_start_learning_rate: float = _field(1e-4, "learning rate of the slow start")
+    slow_start_burnin_type: str = _field(
+        "none", "during the slow start: none (its rate), or linear (from its rate to base_learning_rate)"
+    )
+    optimizer: str = _field("momentum", "momentum or adam")
     momentum: float = _field(0.9, "of the gradient's running sum")
+    adam_learning_rate: float = _field(1e-3, "of optimizer adam: its learning rate from the first step to the last")
+    adam_epsilon: float = _field(1e-8, "of optimizer adam: keeps its divisor from 0")
     polyak_decay: float = _field(0.0, "decay of the averaged weights that are evaluated and kept; 0: none are averaged")
     weight_decay: float = _field(4e-5, "L2 factor on kernels; biases, batch norm and most depthwise kernels have none")
-    last_layer_gradient_multiplier: float = _field(1.0, "factor on the gradients of all that is not backbone")
+    last_layer_gradient_multiplier: float = _field(1.0, "factor on the gradients of the last layers")
 
     fine_tune_batch_norm: bool = _field(True, "train on batch statistics; off: keep the moving averages as they are")
     batch_norm_decay: float | None = _field(
@@ -46,6 +67,9 @@ class TrainConfig:
         "upper bound of the moving averages' decay; default: 1 - 5 / steps, which leaves a long training's as it is",
     )
     label_weights: tuple[float, ...] = _field((), "weight of each class in the loss; none: all 1")
+    upsample_logits: bool = _field(
+        True, "the loss is at the labels' size; off: at that of the logits, by the nearest label"
+    )
     top_k_percent_pixels: float = _field(1.0, "share of the costliest pixels that the loss keeps")
     hard_example_mining_step: int = _field(0, "steps until that share is reached; 0: from the first")
 
@@ -57,6 +81,7 @@ class TrainConfig:
         for name in (
             "train_batch_size",
             "training_number_of_steps",
+            "learning_rate_decay_step",
             "log_steps",
             "save_interval_steps",
             "eval_interval_steps",
@@ -70,12 +95,18 @@ class TrainConfig:
             "base_learning_rate",
             "end_learning_rate",
             "slow_start_learning_rate",
+            "learning_rate_decay_factor",
+            "adam_learning_rate",
+            "adam_epsilon",
             "weight_decay",
             "learning_power",
             "last_layer_gradient_multiplier",
             "scale_factor_step_size",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        for name, known in _NAMES.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}: {unknown(name, getattr(self, name), known)}")
         for name in ("momentum", "polyak_decay", "batch_norm_decay"):
             self._require(name, 0 <= (getattr(self, name) or 0) < 1, "a number in [0, 1)")
         self._require("train_crop_size", min(self.train_crop_size) >= 1, "two sizes of 1 or more")
@@ -83,6 +114,10 @@ class TrainConfig:
         self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, "min_scale_factor or more")
         self._require("top_k_percent_pixels", 0 < self.top_k_percent_pixels <= 1, "a share in (0, 1]")
         self._require("label_weights", all(weight >= 0 for weight in self.label_weights), "weights of 0 or more")
+        if self.backbone_weights and self.tf_initial_checkpoint:
+            raise InputError(
+                f"tf_initial_checkpoint: expected none beside backbone_weights, received {self.tf_initial_checkpoint!r}"
+            )
         if not self.decay_steps:
             self._require(
                 "slow_start_step",

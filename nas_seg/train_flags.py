@@ -8,6 +8,7 @@ import typing
 from absl import flags
 
 from nas_seg.train_config import TrainConfig
+from nas_seg.utils import app
 from nas_seg.utils.errors import InputError
 
 # The flags belong to the tool that calls, whose --help shows them.
@@ -20,9 +21,13 @@ _DEFINE = {
     str: flags.DEFINE_string,
     str | None: flags.DEFINE_string,
     float | None: flags.DEFINE_float,
+    int | None: flags.DEFINE_integer,
     tuple[int, int]: flags.DEFINE_list,
-    tuple[float, ...]: flags.DEFINE_multi_float,
+    tuple[float, ...]: flags.DEFINE_multi_string,
 }
+# In place of numbers: the weights that the labels of train_split give.
+AUTO = "auto"
+_MORE = {"label_weights": f"; {AUTO}: median frequency over train_split"}
 
 
 def define() -> None:
@@ -30,23 +35,41 @@ def define() -> None:
     kinds = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         kind, default = kinds[field.name], field.default
-        if kind == tuple[int, int]:
-            default = [str(size) for size in default]
-        elif isinstance(default, tuple):
-            default = default or None
-        _DEFINE[kind](field.name, default, field.metadata["help"].capitalize() + ".")
+        if isinstance(default, tuple):
+            default = [str(item) for item in default] or None
+        text = field.metadata["help"].capitalize() + _MORE.get(field.name, "") + "."
+        _DEFINE[kind](field.name, default, text)
 
 
 def read() -> TrainConfig:
-    """The configuration that the parsed flags say; InputError names the flag that is wrong."""
+    """The configuration that the parsed flags say; InputError names the flag that is wrong.
+
+    With --label_weights=auto the labels of --dataset_dir are counted.
+    """
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(TrainConfig)}
+    values["train_crop_size"] = app.height_width("train_crop_size", values["train_crop_size"])
+    auto = values["label_weights"] == [AUTO]
+    values["label_weights"] = () if auto else numbers("label_weights")
     try:
-        height, width = (int(size) for size in values["train_crop_size"])
-    except ValueError:
-        received = ",".join(values["train_crop_size"])
-        raise InputError(f"--train_crop_size: expected height,width, received {received!r}") from None
-    values |= {"train_crop_size": (height, width), "label_weights": tuple(values["label_weights"] or ())}
-    try:
-        return TrainConfig(**values)
+        config = TrainConfig(**values)
     except InputError as error:
         raise InputError(f"--{error}") from None
+    return dataclasses.replace(config, label_weights=_counted(config.train_split)) if auto else config
+
+
+def numbers(name: str) -> tuple[float, ...]:
+    """What a flag of strings says as numbers, given as 0.5,1 or one by one; InputError where it is something else."""
+    words = [word for value in flags.FLAGS[name].value or () for word in value.split(",")]
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError:
+        raise InputError(f"--{name}: expected numbers, received {','.join(words)}") from None
+
+
+def _counted(split: str) -> tuple[float, ...]:
+    if not flags.FLAGS["dataset_dir"].value:
+        raise InputError(f"--label_weights={AUTO}: expected --dataset_dir beside it")
+    app.import_tensorflow()
+    from nas_seg import label_weights
+
+    return label_weights.median_frequency(flags.FLAGS["dataset_dir"].value, split)

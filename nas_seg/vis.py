@@ -65,12 +65,55 @@ def visualize(
     return paths
 
 
+def write_label_ids(
+    predict: Callable[[Any], Any],
+    dataset: Iterable[Mapping[str, Any]],
+    label_ids: Sequence[int],
+    file_name: Callable[[str], str],
+    output_dir: str | os.PathLike,
+    *,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> list[pathlib.Path]:
+    """Writes predictions as an evaluation server takes them: grey 8-bit PNGs of label ids, of the images' own sizes.
+
+    Args:
+        predict: as in `visualize`.
+        dataset: batches {"image", "image_name"}.
+        label_ids: the id, 0..255, of each class index.
+        file_name: the name of an image -> that of its PNG in `output_dir`.
+        output_dir: the folder.
+        advance: as in `visualize`.
+
+    Returns:
+        The files' paths.
+
+    Raises:
+        InputError: when two images would have one file, or a prediction is none of the classes.
+    """
+    table, paths = np.asarray(label_ids, np.uint8), []
+    for batch in dataset:
+        predictions = np.asarray(predict(batch[common.IMAGE]))
+        if predictions.size and not 0 <= predictions.min() <= predictions.max() < len(table):
+            raise InputError(f"prediction: expected classes 0 to {len(table) - 1}, received {predictions.max()}")
+        for index, prediction in enumerate(predictions):
+            path = pathlib.Path(output_dir, file_name(_image_name(batch, index)))
+            if path in paths:
+                raise InputError(f"{path}: two pictures of the split would have this file")
+            _write_png(path, table[prediction])
+            paths.append(path)
+            advance(1)
+    return paths
+
+
+def _image_name(batch: Mapping[str, Any], index: int) -> str:
+    name = np.asarray(batch[common.IMAGE_NAME])[index]
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
 def _stem(batch: Mapping[str, Any], index: int) -> str:
     if common.IMAGE_NAME not in batch:
         return ""
-    name = np.asarray(batch[common.IMAGE_NAME])[index]
-    name = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return "_" + re.sub(r"[^\w.-]", "_", pathlib.PurePath(name).stem)
+    return "_" + re.sub(r"[^\w.-]", "_", pathlib.PurePath(_image_name(batch, index)).stem)
 
 
 def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:

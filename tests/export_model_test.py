@@ -3,9 +3,12 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import training
 
 from nas_seg import export_model
+from nas_seg.inference import scorer
+from nas_seg.inference_config import InferenceConfig
 from nas_seg.utils.errors import InputError
 
 # Runs in another folder with -I, and cannot import this library even where it is installed.
@@ -58,3 +61,16 @@ def test_other_content_is_not_replaced(tmp_path):
     with pytest.raises(InputError, match="expected a folder to write to, received a file"):
         export_model.export_saved_model(training.tiny_model(), tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("kind", export_model.PROBABILITIES)
+def test_several_scales_and_probabilities_are_exported_as_the_network_has_them(tmp_path, kind):
+    model, config = training.tiny_model(), InferenceConfig((0.5, 1.0), add_flipped_images=True)
+    export_model.export_saved_model(model, tmp_path / "saved", config, semantic_probabilities=kind)
+    image = np.random.default_rng(0).integers(0, 256, (1, 37, 53, 3), np.uint8)
+    outputs = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"](ImageTensor=image)
+    mean = np.asarray(scorer(model, config)(tf.constant(image, tf.float32)))
+    np.testing.assert_array_equal(outputs["SemanticPredictions"], np.argmax(mean, axis=-1))
+    expected = mean if kind == export_model.PLAIN else np.exp(mean) / np.exp(mean).sum(-1, keepdims=True)
+    # The same float32 numbers, perhaps fused otherwise.
+    np.testing.assert_allclose(outputs["SemanticProbabilities"], expected, atol=1e-5)

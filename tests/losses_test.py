@@ -27,16 +27,20 @@ def quotient(pair):
 @pytest.fixture(scope="module")
 def recorded_inputs():
     with np.load("tests/golden/deeplab_loss.npz", allow_pickle=False) as arrays:
-        logits, labels = arrays["logits"], arrays["labels"][..., 0].astype(np.int32)
-    # DeepLab resizes the logits to the labels before the loss; the model does that here.
-    return tf.compat.v1.image.resize_bilinear(logits, labels.shape[1:], align_corners=True), labels
+        return arrays["logits"], arrays["labels"][..., 0].astype(np.int32)
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: "-".join(map(str, case.values())))
 def test_losses_agree_with_those_recorded_from_deeplab(case, recorded_inputs):
-    weights = case.get("loss_weight", ())
+    weights, (logits, labels) = case.get("loss_weight", ()), recorded_inputs
+    if case.get("upsample_logits", True):
+        # DeepLab resizes the logits to the labels before the loss; the model does that here.
+        logits = tf.compat.v1.image.resize_bilinear(logits, labels.shape[1:], align_corners=True)
+    else:
+        labels = losses.labels_like(labels, logits)
     pair = losses.cross_entropy_sum(
-        *recorded_inputs,
+        logits,
+        labels,
         IGNORE,
         label_weights=(weights,) * 4 if isinstance(weights, float) else weights,
         top_k_percent_pixels=case.get("top_k_percent_pixels", 1.0),
@@ -45,6 +49,13 @@ def test_losses_agree_with_those_recorded_from_deeplab(case, recorded_inputs):
     )
     # Sums of some 600 float32 numbers in another order.
     assert quotient(pair) == pytest.approx(case["loss"], rel=2e-6)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (4, 6), (1, 1), (17, 26), (9, 13)])
+def test_labels_at_the_size_of_logits_are_tensorflows_nearest_ones(size):
+    labels = np.arange(9 * 13, dtype=np.int32).reshape(1, 9, 13, 1)
+    expected = tf.compat.v1.image.resize_nearest_neighbor(labels, size, align_corners=True)[..., 0]
+    np.testing.assert_array_equal(losses.labels_like(labels[..., 0], np.zeros((1, *size, 4))), expected)
 
 
 def test_the_loss_is_the_mean_over_the_labelled_pixels():

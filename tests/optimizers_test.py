@@ -7,6 +7,7 @@ import pytest
 
 from nas_seg import optimizers
 from nas_seg.train_config import TrainConfig
+from nas_seg.utils.errors import InputError
 
 RECORDED = json.loads(pathlib.Path("tests/golden/deeplab_training.json").read_text())["learning_rate"]
 
@@ -38,8 +39,31 @@ def test_momentum_is_tensorflow_1s_under_a_falling_rate():
     assert abs(other.numpy()[0] - weight) > 0.1
 
 
-def test_the_optimizer_survives_saving():
-    optimizer = optimizers.from_config(TrainConfig(base_learning_rate=0.3, slow_start_step=10, momentum=0.8))
+@pytest.mark.parametrize("policy", sorted(optimizers.POLICIES))
+def test_the_optimizer_survives_saving(policy):
+    config = TrainConfig(base_learning_rate=0.3, slow_start_step=10, momentum=0.8, learning_policy=policy)
+    optimizer = optimizers.from_config(config)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert again.get_config() == optimizer.get_config()
     assert again.momentum == 0.8 and float(again._learning_rate(10)) == pytest.approx(0.3)
+
+
+def test_adam_has_its_own_constant_rate():
+    optimizer = optimizers.from_config(
+        TrainConfig(optimizer="adam", adam_learning_rate=0.02, adam_epsilon=0.5, base_learning_rate=7.0)
+    )
+    weight, m, v = 3.0, 0.0, 0.0
+    variable = keras.Variable([weight])
+    for step, gradient in enumerate([1.0, -2.0, 0.5], start=1):
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])], [variable])
+        # Kingma and Ba (2015), section 2, at its end: the form that TensorFlow 1 computes.
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        weight -= 0.02 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step) * m / (np.sqrt(v) + 0.5)
+        np.testing.assert_allclose(variable.numpy(), [weight], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["learning_policy", "optimizer", "slow_start_burnin_type"])
+def test_a_name_out_of_no_list_is_refused_with_the_nearest(name):
+    near = {"learning_policy": ("coisne", "cosine"), "optimizer": ("adaam", "adam")}.get(name, ("lineer", "linear"))
+    with pytest.raises(InputError, match=f"{name}: .*{near[0]}.*{near[1]}"):
+        TrainConfig(**{name: near[0]})

@@ -302,6 +302,18 @@ def test_another_training_or_choice_in_the_folder_is_refused(search, records, tr
         stage.check(settings(search, records, **{"top_k": 1, "random_k": 0} | changes), TrainConfig(**TRAIN | train))
 
 
+def test_a_folder_of_before_a_field_of_the_training_was_there_is_gone_on_with(search, records, trained):
+    few = settings(search, records, top_k=1, random_k=0, baseline=())
+    stage.rerank(few, TrainConfig(**TRAIN))
+    path = search / "rerank" / "config.json"
+    data = config.read_json(path)
+    del data["train"]["polyak_decay"]
+    config.write_json(path, data)
+    stage.check(few, TrainConfig(**TRAIN))
+    with pytest.raises(InputError, match="train.polyak_decay"):
+        stage.check(few, TrainConfig(**TRAIN | {"polyak_decay": 0.9}))
+
+
 def test_a_folder_of_another_kind_and_a_lost_trial_are_refused(search, records, trained, tmp_path):
     with pytest.raises(InputError, match="section 'candidates' is missing"):
         stage.check(settings(search, records, output_dir=str(search)), TrainConfig(**TRAIN))

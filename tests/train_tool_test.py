@@ -127,14 +127,27 @@ def test_export_agrees_with_the_network_of_the_run(trained, tmp_path, source):
     [
         ("train", ["--run_dir=out"], "--dataset_dir: expected a folder"),
         ("train", ["--run_dir=out", "--dataset_dir=nowhere"], "nowhere: expected a folder of records"),
-        ("train", ["--train_crop_size=513"], "--train_crop_size: expected height,width, received '513'"),
-        ("train", ["--train_batch_size=0"], "--train_batch_size: expected 1 or more, received 0"),
+        (
+            "train",
+            ["--run_dir=out", "--dataset_dir=x", "--train_crop_size=513"],
+            "--train_crop_size: expected height,width, received 513",
+        ),
+        (
+            "train",
+            ["--run_dir=out", "--dataset_dir=x", "--train_batch_size=0"],
+            "--train_batch_size: expected 1 or more, received 0",
+        ),
         ("train", ["--run_dir=out", "--dataset_dir={data}", "--val_split=vall"], "unknown split 'vall'"),
-        ("train", ["--run_dir=out", "--dataset_dir={data}"], "expected exactly one of --genotype and --preset"),
+        ("train", ["--run_dir=out", "--dataset_dir={data}", "--preset=a", "--genotype=b"], "expected exactly one of"),
         ("eval", ["--run_dir={data}"], "not a run folder, expected {data}/config.json"),
         ("vis", ["--run_dir={data}"], "not a run folder, expected {data}/config.json"),
         ("export_model", ["--run_dir={data}", "--export_path=out"], "not a run folder, expected {data}/config.json"),
-        ("export_model", ["--export_path=out"], "--num_classes: expected a value, or --run_dir"),
+        ("export_model", ["--export_path=out"], "--run_dir: expected a run folder, or else --checkpoint_path"),
+        (
+            "export_model",
+            ["--export_path=out", "--checkpoint_path=a.weights.h5"],
+            "--num_classes: expected the channels",
+        ),
         ("export_model", ["--export_path=out", "--run_dir=x", "--preset=y"], "--preset: the run folder says it"),
     ],
 )

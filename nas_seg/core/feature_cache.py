@@ -2,6 +2,7 @@
 
 CACHE/cache.json      format_version, what the features depend on, shapes; written last
 CACHE/features.npy    float16 [N, h, w, C]
+CACHE/features_K.npy  the same of further maps, K = 1, 2, ..., where there are any
 CACHE/labels.npy      uint8 [N, H, W]
 """
 
@@ -22,7 +23,7 @@ from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 
-_IDENTITY = "made_from"
+_IDENTITY, _MORE, _LABELS = "made_from", "more", "labels"
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -33,10 +34,12 @@ class FeatureCache:
     Attributes:
         features: float16 [N, h, w, C].
         labels: uint8 [N, H, W].
+        more: further maps of the same pictures, float16 of sizes and channels of their own.
     """
 
     features: np.ndarray
     labels: np.ndarray
+    more: tuple[np.ndarray, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -46,7 +49,7 @@ def open_or_build(
     folder: str | os.PathLike,
     made_from: Mapping[str, Any],
     count: int,
-    compute: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    compute: Callable[[], Iterable[tuple[np.ndarray, ...]]],
 ) -> FeatureCache:
     """Opens a cache, computing it first where there is none.
 
@@ -57,7 +60,7 @@ def open_or_build(
         folder: of this cache alone.
         made_from: all that the features depend on (digests of weights and data, sizes), as JSON values.
         count: N.
-        compute: yields (features [B, h, w, C], labels [B, H, W]) batches of N pictures in all.
+        compute: yields (features [B, h, w, C], labels [B, H, W], further maps) batches of N pictures in all.
 
     Raises:
         InputError: where the folder holds a cache made from something else, naming what differs, or one that
@@ -83,12 +86,13 @@ def _open(folder: pathlib.Path, made_from: Mapping[str, Any], count: int) -> Fea
                 f"{there.get(name)!r}); delete the folder or name another one"
             )
     try:
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("features", "labels")]
+        names = _names(len(data.get(_MORE, ())))
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: a damaged feature cache ({error}); delete the folder") from None
     if any(len(array) != count for array in arrays):
         raise InputError(f"{folder}: expected a feature cache of {count} pictures, found {len(arrays[0])}")
-    return FeatureCache(*arrays)
+    return FeatureCache(*arrays[:2], tuple(arrays[2:]))
 
 
 def _build(folder: pathlib.Path, made_from: Mapping[str, Any], count: int, compute: Callable) -> None:
@@ -96,24 +100,26 @@ def _build(folder: pathlib.Path, made_from: Mapping[str, Any], count: int, compu
     shutil.rmtree(unfinished, ignore_errors=True)  # Left by a process that was killed; we hold the lock.
     unfinished.mkdir()
     try:
-        done = 0
-        features = labels = None
+        done, arrays = 0, {}
         with progress(f"cache {folder.name}", count) as bar:
-            for some_features, some_labels in compute():
-                if features is None:
-                    features = _memmap(unfinished / "features.npy", np.float16, count, some_features)
-                    labels = _memmap(unfinished / "labels.npy", np.uint8, count, some_labels)
-                end = done + len(some_features)
-                # A feature beyond float16 would become infinity and ruin every trial.
-                features[done:end] = np.clip(some_features, -_FLOAT16_MAX, _FLOAT16_MAX)
-                labels[done:end] = some_labels
+            for batch in compute():
+                parts = dict(zip(_names(len(batch) - 2), batch, strict=True))
+                if not arrays:
+                    arrays = {
+                        name: _memmap(unfinished / f"{name}.npy", name, count, part) for name, part in parts.items()
+                    }
+                end = done + len(batch[0])
+                for name, part in parts.items():
+                    # A feature beyond float16 would become infinity and ruin every trial.
+                    arrays[name][done:end] = part if name == _LABELS else np.clip(part, -_FLOAT16_MAX, _FLOAT16_MAX)
                 bar.advance(end - done)
                 done = end
         if done != count:
             raise InputError(f"{folder}: expected {count} pictures to cache, received {done}")
-        features.flush()
-        labels.flush()
-        shapes = {"features": list(features.shape), "labels": list(labels.shape)}
+        for array in arrays.values():
+            array.flush()
+        first, labels, *more = (list(array.shape) for array in arrays.values())
+        shapes = {"features": first, "labels": labels} | ({_MORE: more} if more else {})
         identity = config.to_json(dict(made_from))
         config.write_json(
             unfinished / "cache.json", {"format_version": config.FORMAT_VERSION, _IDENTITY: identity} | shapes
@@ -123,7 +129,13 @@ def _build(folder: pathlib.Path, made_from: Mapping[str, Any], count: int, compu
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _memmap(path: pathlib.Path, dtype, count: int, batch: np.ndarray) -> np.memmap:
+def _names(num_more: int) -> list[str]:
+    """Of the arrays, in the order in which they are computed."""
+    return ["features", _LABELS, *(f"features_{k + 1}" for k in range(num_more))]
+
+
+def _memmap(path: pathlib.Path, name: str, count: int, batch: np.ndarray) -> np.memmap:
+    dtype = np.uint8 if name == _LABELS else np.float16
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, *batch.shape[1:]))
 
 

@@ -66,9 +66,11 @@ def draw(genotype: Any, map_size: tuple[int, int] = MAP_SIZE, output_stride: int
 def feature_map(sections: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
     """((height, width) of the feature map, output stride) of a search, from the sections of its config.json.
 
-    A search that says nothing of its task has the map of a 513 x 513 crop at output stride 16.
+    A search that says nothing of its task has the map of a 513 x 513 crop at output stride 16, and so has one of
+    template networks, whose drawings tell no sizes.
     """
-    if _TASK not in sections:
+    task = sections.get(_TASK)
+    if task is None or "variant" in _backbone_of(task):
         return MAP_SIZE, 16
     try:
         stride = config.from_json(int, sections[_TASK]["backbone"]["output_stride"], "task.backbone.output_stride")
@@ -79,6 +81,12 @@ def feature_map(sections: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
         raise InputError(f"config.json: expected sizes above 0, received output_stride {stride}, size {size}")
     # Strided layers with padding leave the rounded-up share: k * stride + 1 pixels are k + 1 positions.
     return tuple(-(-side // stride) for side in size), stride
+
+
+def _backbone_of(task: Any) -> Mapping[str, Any]:
+    """The fields of a task's backbone; none where it tells none."""
+    backbone = task.get("backbone") if isinstance(task, Mapping) else None
+    return backbone if isinstance(backbone, Mapping) else {}
 
 
 def _family(kind: Any, where: str) -> Family:

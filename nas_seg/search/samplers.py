@@ -7,7 +7,7 @@ that was stopped and resumed makes the proposals of one that was not.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -205,11 +205,21 @@ SAMPLERS: dict[str, Callable[..., BaseSampler]] = {
 }
 
 
-def make_sampler(name: str, space: SearchSpace, seed: int, **options: Any) -> BaseSampler:
-    """A sampler by name; `options` are the further arguments of its class."""
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    return SAMPLERS[name](space, seed, **options)
+def make_sampler(
+    name: str, space: SearchSpace, seed: int, *, table: Mapping[str, Callable[..., BaseSampler]] = SAMPLERS, **options
+) -> BaseSampler:
+    """A sampler by name.
+
+    Args:
+        name: in the table.
+        space: what to draw from.
+        seed: of the proposals.
+        table: of the samplers to choose from; a search that knows more of them than this module passes its own.
+        options: the further arguments of the sampler's class.
+    """
+    if name not in table:
+        raise unknown("sampler", name, table)
+    return table[name](space, seed, **options)
 
 
 def _at_least(name: str, value: int, least: int) -> int:

@@ -139,12 +139,17 @@ class TemplateGenotype:
     def digest(self) -> str:
         """Twelve hexadecimal digits, the same for all ways to write this network.
 
-        Templates that no layer applies, and the order in which the templates stand, do not matter.
+        Templates that no layer applies, and the order in which the templates stand, do not matter; nor does which of a
+        template's two ops comes first in a layer that applies it once. (A layer that applies it again goes on with what
+        the second one read.)
         """
-        layers = [
-            [layer.input1, layer.input2, config.to_json(self.templates[layer.template]), layer.repeats, layer.stride]
-            for layer in self.layers
-        ]
+        layers = []
+        for layer in self.layers:
+            template = self.templates[layer.template]
+            branches = [[layer.input1, template.op1], [layer.input2, template.op2]]
+            if layer.repeats == 1:
+                branches.sort()
+            layers.append([branches, template.aggregation, layer.repeats, layer.stride])
         return config.digest(layers)
 
     def summary(self) -> str:

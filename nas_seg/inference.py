@@ -1,0 +1,128 @@
+"""Whole pictures through a network: at several scales, mirrored, at sizes that suit it.
+
+Scales are averaged as DeepLab's model.py has it (predict_labels_multi_scale): the probabilities of every look, brought
+to the size of the picture, and their mean. DeepLab then takes the softmax of that mean a second time and calls this
+the probabilities, and leaves the mirrored picture out where the only scale is 1; neither is done here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from nas_seg.core.backbones import mean_pixel
+from nas_seg.core.encoder_decoder import ResizeToScale
+from nas_seg.core.native_logits import native_logits
+from nas_seg.core.padding import padded_logits
+from nas_seg.core.resize import resize_bilinear
+from nas_seg.inference_config import InferenceConfig
+
+_GREY = (127.5, 127.5, 127.5)
+
+
+def scorer(
+    model: keras.Model, inference: InferenceConfig | None = None, variants: Mapping[float, keras.Model] | None = None
+) -> Callable[[Any], Any]:
+    """A function that scores the classes at every pixel.
+
+    Without `inference.crop_size` a picture is scaled, and padded then (see `nas_seg.core.padding`), so that every
+    scale is seen at a size that suits the network. With it all is as in DeepLab: the picture is padded first, and
+    scaled to whatever size that gives.
+
+    Args:
+        model: images [B, H, W, 3] in [0, 255] -> logits [B, H, W, C].
+        inference: how it looks; None: once, at scale 1.
+        variants: networks to use in place of `model` at some scales.
+
+    Returns:
+        images, float [B, H, W, 3] of any size -> float32 [B, H, W, C]: logits where the network looks once, and
+        otherwise probabilities.
+    """
+    inference = inference or InferenceConfig()
+    networks = {scale: (variants or {}).get(scale, model) for scale in inference.eval_scales}
+    if inference.crop_size is not None:
+        networks = {scale: native_logits(network) for scale, network in networks.items()}
+    look = _look if inference.crop_size is None else functools.partial(_look_in_crop, _pixel(model))
+
+    def score(images):
+        size = ops.shape(images)[1:3]
+        if inference.min_resize_value is not None:
+            images = resize_bilinear(images, resized_size(size, inference))
+        logits = [look(networks[scale], images, scale, flip, size, inference) for scale, flip in inference.looks]
+        if not logits[1:]:
+            return logits[0]
+        return sum(ops.softmax(one, axis=-1) for one in logits) / len(logits)
+
+    return score
+
+
+def probabilities(scores, inference: InferenceConfig, double_softmax: bool = False):
+    """What `scorer` returns, as probabilities [B, H, W, C].
+
+    Args:
+        scores: of a scorer of `inference`.
+        inference: says what they are.
+        double_softmax: those of several looks as DeepLab has them, which are nearly the same for all classes.
+    """
+    return ops.softmax(scores, axis=-1) if double_softmax or not inference.looks[1:] else scores
+
+
+def resized_size(size, inference: InferenceConfig) -> tuple[Any, Any]:
+    """(height, width) between min_resize_value and max_resize_value (DeepLab's resize_to_range, preprocess_utils.py).
+
+    The shorter side becomes min_resize_value; where the longer one would then exceed max_resize_value, that one
+    becomes max_resize_value instead. Sizes are cut to whole pixels and raised to the next k * resize_factor + 1, or
+    lowered to the one before where that would exceed max_resize_value.
+
+    Args:
+        size: (height, width), numbers or scalar tensors.
+        inference: the three values.
+    """
+    sides = [ops.cast(side, "float32") for side in size]
+    least, most = ops.minimum(*sides), ops.maximum(*sides)
+    scale = inference.min_resize_value / least
+    if inference.max_resize_value is not None:
+        longest = ops.floor(most * scale)
+        scale = ops.where(longest > inference.max_resize_value, inference.max_resize_value / most, scale)
+    resized = [ops.maximum(ops.cast(ops.floor(side * scale), "int32"), 1) for side in sides]
+    factor = inference.resize_factor or 1
+    raised = [side + (1 - side) % factor for side in resized]
+    if inference.max_resize_value is None:
+        return tuple(raised)
+    return tuple(ops.where(side > inference.max_resize_value, ops.maximum(side - factor, 1), side) for side in raised)
+
+
+def _look(network, images, scale: float, flip: bool, size, inference: InferenceConfig):
+    """Logits [B, *size, C] of one look."""
+    images = ops.flip(images, axis=2) if flip else images
+    logits = padded_logits(network, _scaled(images, scale))
+    logits = ops.flip(logits, axis=2) if flip else logits
+    as_it_is = scale == 1.0 and inference.min_resize_value is None
+    return logits if as_it_is else resize_bilinear(logits, size)
+
+
+def _look_in_crop(pixel, network, images, scale: float, flip: bool, size, inference: InferenceConfig):
+    """The same by DeepLab's arithmetic."""
+    height, width = ops.shape(images)[1:3]
+    crop = [ops.maximum(side, least) for side, least in zip((height, width), inference.crop_size, strict=True)]
+    pixel = ops.convert_to_tensor(pixel, images.dtype)
+    # Less the pixel, so that the padding is 0: ops.pad takes no tensors for a constant on every backend.
+    images = ops.pad(images - pixel, [(0, 0), (0, crop[0] - height), (0, crop[1] - width), (0, 0)]) + pixel
+    images = ops.flip(images, axis=2) if flip else images
+    logits = network(_scaled(images, scale), training=False)
+    logits = resize_bilinear(ops.flip(logits, axis=2) if flip else logits, crop)[:, :height, :width]
+    return logits if inference.min_resize_value is None else resize_bilinear(logits, size)
+
+
+def _scaled(images, scale: float):
+    return images if scale == 1.0 else ResizeToScale(scale)([images, images])
+
+
+def _pixel(model) -> tuple[float, float, float]:
+    """The pixel that the network's normalisation maps to 0; mid-grey where it has none."""
+    normalize = next((layer for layer in model.layers if layer.name == "normalize"), None)
+    return mean_pixel(normalize) if normalize else _GREY

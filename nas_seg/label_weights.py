@@ -1,0 +1,54 @@
+"""Weights of the classes from a data set's own labels."""
+
+from __future__ import annotations
+
+import collections
+import os
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from nas_seg.datasets import example, pictures, records, suggest
+from nas_seg.utils.errors import InputError
+
+# A TFRecord's frame begins with the length of the record and that length's checksum.
+_HEADER = struct.Struct("<QI")
+
+
+def median_frequency(dataset_dir: str | os.PathLike, split: str) -> tuple[float, ...]:
+    """Median frequency balancing over a split: one weight a class, see `nas_seg.datasets.suggest.class_weights`.
+
+    Nothing of TensorFlow is started, so that a strategy may be made after it.
+
+    Raises:
+        InputError: where the split is missing, damaged or has no labels, naming it.
+    """
+    opened = records.open_split(dataset_dir, split)
+    descriptor, counts, pixels_with = opened.descriptor, collections.Counter(), collections.Counter()
+    for label in _labels(opened):
+        values, pixels = np.unique(label, return_counts=True)
+        counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+        labelled = int(pixels[values != descriptor.ignore_label].sum())
+        pixels_with.update(dict.fromkeys(values.tolist(), labelled))
+    return tuple(suggest.class_weights(counts, pixels_with, descriptor.num_classes, descriptor.ignore_label))
+
+
+def _labels(split: records.Split) -> Iterator[np.ndarray]:
+    """The labels alone: decoding the pictures would take most of the time."""
+    for shard, path in enumerate(split.paths):
+        with open(path, "rb") as file:
+            for number, offset in enumerate(split.offset[split.shard == shard].tolist()):
+                where = f"{path}: record {number}: {example.LABEL_ENCODED}"
+                file.seek(offset)
+                length, _ = _HEADER.unpack(file.read(_HEADER.size))
+                try:
+                    feature = tf.train.Example.FromString(file.read(length)).features.feature
+                    (encoded,) = feature[example.LABEL_ENCODED].bytes_list.value
+                except (DecodeError, ValueError):
+                    raise InputError(f"{where}: expected a label, found none") from None
+                label = pictures.decode_label(encoded, where).array
+                records.check_range(label, split.descriptor, where)
+                yield label
