@@ -21,6 +21,8 @@ from nas_seg.core.padding import padded_logits
 from nas_seg.core.resize import resize_bilinear
 from nas_seg.inference_config import InferenceConfig
 
+# A size k * stride + 1 for every stride that there is.
+_LARGE = 1025
 _GREY = (127.5, 127.5, 127.5)
 
 
@@ -46,7 +48,8 @@ def scorer(
     networks = {scale: (variants or {}).get(scale, model) for scale in inference.eval_scales}
     if inference.crop_size is not None:
         networks = {scale: native_logits(network) for scale, network in networks.items()}
-    look = _look if inference.crop_size is None else functools.partial(_look_in_crop, _pixel(model))
+        stride = _stride(next(iter(networks.values())))
+    look = _look if inference.crop_size is None else functools.partial(_look_in_crop, _pixel(model), stride)
 
     def score(images):
         size = ops.shape(images)[1:3]
@@ -105,7 +108,7 @@ def _look(network, images, scale: float, flip: bool, size, inference: InferenceC
     return logits if as_it_is else resize_bilinear(logits, size)
 
 
-def _look_in_crop(pixel, network, images, scale: float, flip: bool, size, inference: InferenceConfig):
+def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool, size, inference: InferenceConfig):
     """The same by DeepLab's arithmetic."""
     height, width = ops.shape(images)[1:3]
     crop = [ops.maximum(side, least) for side, least in zip((height, width), inference.crop_size, strict=True)]
@@ -114,8 +117,16 @@ def _look_in_crop(pixel, network, images, scale: float, flip: bool, size, infere
     images = ops.pad(images - pixel, [(0, 0), (0, crop[0] - height), (0, crop[1] - width), (0, 0)]) + pixel
     images = ops.flip(images, axis=2) if flip else images
     logits = network(_scaled(images, scale), training=False)
+    if scale < 1.0:
+        # multi_scale_logits brings them to the size that they have at scale 1, and only then they go on.
+        logits = ResizeToScale(1.0 / stride)([logits, images])
     logits = resize_bilinear(ops.flip(logits, axis=2) if flip else logits, crop)[:, :height, :width]
     return logits if inference.min_resize_value is None else resize_bilinear(logits, size)
+
+
+def _stride(network: keras.Model) -> int:
+    """Input pixels a pixel of the logits."""
+    return (_LARGE - 1) // (network.compute_output_shape((1, _LARGE, _LARGE, 3))[1] - 1)
 
 
 def _scaled(images, scale: float):
