@@ -57,7 +57,9 @@ class TemplateSearch(SpaceSearch):
     )
     stage0_learning_rate: float = flag(7e-3, "Of the decoder's Adam in the first stage.")
     stage1_learning_rate: float = flag(2e-3, "Of the decoder's Adam in the second stage.")
-    encoder_learning_rate: float = flag(5e-4, "Of the encoder's Adam.")
+    encoder_learning_rate: float = flag(1e-4, "Of the encoder's Adam.")
+    min_scale_factor: float = flag(0.75, "Smallest random scale of a picture in the second stage.")
+    max_scale_factor: float = flag(1.5, "Largest random scale of a picture in the second stage.")
     polyak_decay: float = flag(0.9, "Decay of averaged weights, which are scored; 0: none are averaged.")
     early_rejection: bool = flag(
         True, "Spare networks the second stage whose score after the first is low beside the others'."

@@ -109,6 +109,8 @@ class TemplateTask:
                 crop_size=self.proxy.crop_size or self.size,
                 batch_size=self.proxy.batch_size,
                 seed=seed,
+                min_scale_factor=self.proxy.min_scale_factor,
+                max_scale_factor=self.proxy.max_scale_factor,
                 mean_pixel=backbones.mean_pixel(normalize),
             )
 

@@ -69,6 +69,8 @@ _WITHOUT_TENSORFLOW = (
     "nas_seg/*/search_config.py",
     "nas_seg/*/search_run.py",
     "nas_seg/*/memory.py",
+    "nas_seg/*/controller.py",
+    "nas_seg/*/policy_search.py",
     "nas_seg/*/rejection.py",
     "nas_seg/*/proxy_config.py",
 )

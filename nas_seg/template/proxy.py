@@ -154,7 +154,6 @@ class TemplateProxyEvaluator:
     def _train_all(self, decoder: Decoder, seed: int, progress: _Progress) -> None:
         config, encoder = self.config, self._encoder
         encoder.reset()
-        decoder.optimizer.reset()
         for images, labels in itertools.islice(encoder.pictures.train(seed), config.stage1_steps):
             labels = tf.cast(labels[:, ::LABEL_STRIDE, ::LABEL_STRIDE], tf.int32)
             with tf.GradientTape() as tape:

@@ -23,6 +23,7 @@ class TemplateProxyConfig:
         batch_size: pictures a step.
         crop_size: (height, width) in pixels, each 8 k + 1, of what a step sees of a picture, drawn anew each time; None
             is the whole picture.
+        min_scale_factor, max_scale_factor: of pictures in the second stage; each is drawn at one between them.
         stage0_learning_rate, stage1_learning_rate: of the decoder's Adam.
         encoder_learning_rate: of the encoder's Adam.
         weight_decay: L2 factor on kernels.
@@ -36,9 +37,11 @@ class TemplateProxyConfig:
     stage1_steps: int = 30
     batch_size: int = 4
     crop_size: tuple[int, int] | None = None
+    min_scale_factor: float = 0.75
+    max_scale_factor: float = 1.5
     stage0_learning_rate: float = 7e-3
     stage1_learning_rate: float = 2e-3
-    encoder_learning_rate: float = 5e-4
+    encoder_learning_rate: float = 1e-4
     weight_decay: float = 1e-5
     clip_norm: float = 3.0
     polyak_decay: float = 0.9
@@ -56,6 +59,9 @@ class TemplateProxyConfig:
         for name in ("stage0_learning_rate", "stage1_learning_rate", "encoder_learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a number above 0, received {getattr(self, name)}")
+        if not 0 < self.min_scale_factor <= self.max_scale_factor:
+            received = f"{self.min_scale_factor}, {self.max_scale_factor}"
+            raise InputError(f"min_scale_factor, max_scale_factor: expected 0 < min <= max, received {received}")
         if not 0 <= self.polyak_decay < 1:
             raise InputError(f"polyak_decay: expected a number in [0, 1), received {self.polyak_decay}")
         check(self.sep_repeats, self.stride_rule, self.agg_size)

@@ -97,7 +97,8 @@ class Encoder:
     def __init__(self, pictures: Pictures, config: TemplateProxyConfig):
         self.pictures = pictures
         self._pretrained = pictures.encoder.get_weights()
-        conv.set_batch_norm(pictures.encoder, max_momentum=conv.decay_for(config.stage1_steps))
+        # The statistics of a few windows are worse than those that the decoder has learnt with.
+        conv.set_batch_norm(pictures.encoder, update_statistics=False)
         self.optimizer = FlatAdam(pictures.encoder, config.weight_decay, config.clip_norm, config.polyak_decay)
         rate = config.encoder_learning_rate
 
