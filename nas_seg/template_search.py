@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
 from nas_seg.search import study as studies
 from nas_seg.search.evaluator import Evaluator, TrialStopped
-from nas_seg.search.liveness import WORKER, this_worker
 from nas_seg.search.samplers import SpaceSampler
 from nas_seg.search_flags import flag
 from nas_seg.space_search import SpaceSearch, check, search
@@ -187,7 +186,6 @@ class TemplateSearch(SpaceSearch):
             beyond = self.excess(costs(genotype))
             if beyond is not None:
                 raise TrialStopped(beyond)
-            _refuse_twin(opened, self.space, genotype)
             return evaluator(genotype, **arguments, **options)
 
         return evaluate
@@ -217,27 +215,6 @@ class Within(SpaceSampler):
             if self._allowed(genotype):
                 break
         return genotype
-
-
-def _refuse_twin(opened: Study, space: TemplateSpace, genotype: TemplateGenotype) -> None:
-    """TrialStopped where another trial has this network, written otherwise: it is scored once.
-
-    The trial that runs here is marked as a duplicate, as those are whose decisions are the same.
-    """
-    states = (TrialState.COMPLETE, TrialState.RUNNING)
-    trials, me = opened.get_trials(deepcopy=False, states=states), this_worker()
-    (*_, mine) = (t for t in trials if t.state == TrialState.RUNNING and t.user_attrs.get(WORKER) == me)
-    for other in trials:
-        # Of two that run, the first goes on.
-        before = other.state.is_finished() or other.number < mine.number
-        if before and other.number != mine.number and _digest(space, other) == genotype.digest:
-            opened._storage.set_trial_user_attr(mine._trial_id, studies.DUPLICATE_OF, other.number)
-            raise TrialStopped(f"the network of trial {other.number}, written otherwise")
-
-
-def _digest(space: TemplateSpace, trial: FrozenTrial) -> str | None:
-    """Of a trial's network; None while its decisions are being made."""
-    return space.from_params(trial.params).digest if set(space.names) <= trial.params.keys() else None
 
 
 def _check_teacher(path: str, data: DatasetDescriptor) -> None:

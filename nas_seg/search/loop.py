@@ -82,7 +82,7 @@ def run_search(
                 if ended:
                     return ended
                 started, genotype = studies.ask(study, space)
-            trial = _run_trial(study, started, genotype, evaluator, seed, early_stop, interrupts)
+            trial = _run_trial(study, space, started, genotype, evaluator, seed, early_stop, interrupts)
             if on_trial is not None:
                 on_trial(trial)
             if trial.state == TrialState.FAIL:
@@ -98,6 +98,7 @@ def run_search(
 
 def _run_trial(
     study: Study,
+    space: SearchSpace,
     trial: Trial,
     genotype: Any,
     evaluator: Evaluator,
@@ -107,7 +108,7 @@ def _run_trial(
 ) -> FrozenTrial:
     options = {} if early_stop is None else {"report": make_report(study, trial, early_stop)}
     try:
-        duplicate = studies.find_duplicate(study, trial)
+        duplicate = studies.find_duplicate(study, space, trial)
         if duplicate is not None:
             return studies.tell_duplicate(study, trial, duplicate)
         with liveness.heartbeat(study, trial):

@@ -78,6 +78,14 @@ class SearchSpace(abc.ABC):
                 raise InputError(f"vector: {name}: expected 0 to {total - 1}, received {choice}")
         return self._decode(array.tolist())
 
+    def identity(self, params: Mapping[str, str]) -> Any:
+        """What the trials of one genotype share: their parameters, where a family knows no other ways to write it.
+
+        Args:
+            params: of a trial; some are missing while its decisions are being made.
+        """
+        return params
+
     def validate(self, genotype: Any) -> None:
         """Raises InputError, saying which part, unless the genotype is in the space."""
         self._encode(genotype)

@@ -194,14 +194,16 @@ def tell_duplicate(study: Study, trial: Trial, of: int) -> FrozenTrial:
     return study.tell(trial, state=TrialState.PRUNED)
 
 
-def find_duplicate(study: Study, trial: Trial) -> int | None:
+def find_duplicate(study: Study, space: SearchSpace, trial: Trial) -> int | None:
     """The number of another trial with the same genotype that is scored, stopped early, or at work."""
-    params = trial.params
+    mine = space.identity(trial.params)
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     for other in study.get_trials(deepcopy=False, states=states):
         # Two that run are not both to give way to the other.
         first = other.state.is_finished() or other.number < trial.number
-        if first and other.number != trial.number and other.params == params and DUPLICATE_OF not in other.user_attrs:
+        if not first or other.number == trial.number or DUPLICATE_OF in other.user_attrs:
+            continue
+        if space.identity(other.params) == mine:
             return other.number
     return None
 

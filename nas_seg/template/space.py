@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from nas_seg.search.space import SearchSpace
 from nas_seg.template.genotype import (
@@ -61,6 +62,10 @@ class TemplateSpace(SearchSpace):
 
     def _strides(self, layer: int) -> tuple[int, ...]:
         return STRIDES if layer < self.num_layers // 2 else STRIDES[:1]
+
+    def identity(self, params: Mapping[str, str]) -> Any:
+        """The digest, which all ways to write a network have."""
+        return self.from_params(params).digest if set(self.names) <= params.keys() else params
 
     def _encode(self, genotype: TemplateGenotype) -> list[int]:
         if not isinstance(genotype, TemplateGenotype):

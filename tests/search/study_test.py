@@ -148,7 +148,7 @@ def test_a_duplicate_names_the_trial_it_repeats():
     first, _ = studies.ask(study, SPACE)
     studies.tell(study, first, {"reward": 0.1}, 0.0)
     second, word = studies.ask(study, SPACE)
-    assert word == Word("abcabc") and studies.find_duplicate(study, second) == 0
+    assert word == Word("abcabc") and studies.find_duplicate(study, SPACE, second) == 0
     told = studies.tell_duplicate(study, second, 0)
     assert told.state == TrialState.PRUNED and told.user_attrs["duplicate_of"] == 0
 
