@@ -35,11 +35,6 @@ ATROUS_RATE = 2
 FINER, SAME, COARSER = 0, 1, 2
 
 
-# Cells with at least so many filters a block see few pixels and have large kernels: the edges into a node run as one
-# batch. Finer levels fill the processor with one edge, and fewer functions are traced.
-_BATCHED_FROM = 32
-
-
 class Options(NamedTuple):
     """What is the same in all nodes.
 
@@ -172,12 +167,9 @@ def node(entering, before, weights, mixed, beta, directions: Sequence[int], opti
         firsts = [_first_input(before, own, mixed, options) for own in cells]
         outputs = [_run(x, first, own, mixed, 1, options) for x, first, own in zip(entered, firsts, cells, strict=True)]
     else:
-        first = _first_input(before, cells[0], mixed, options)
-        if edges > 1 and before is not None and entered[0].shape[-1] >= _BATCHED_FROM:
-            first = [tf.concat(first * edges, 0)]
-            outputs = tf.split(_run(tf.concat(entered, 0), first, cells[0], mixed, edges, options), edges)
-        else:
-            outputs = [_run(x, first, cells[0], mixed, 1, options) for x in entered]
+        # One batch: each operation is dispatched once for all edges.
+        first = [tf.concat([one] * edges, 0) for one in _first_input(before, cells[0], mixed, options)]
+        outputs = tf.split(_run(tf.concat(entered, 0), first, cells[0], mixed, edges, options), edges)
     return _weighted_sum(outputs, beta)
 
 
