@@ -9,7 +9,7 @@ import tensorflow as tf
 from literal_cell import OPS as LITERAL_OPS
 from literal_cell import aspp, conv, kernels_of_edges, normalize, resample, stem, supernet
 
-from nas_seg.auto_deeplab import supernet_cell, supernet_ops
+from nas_seg.auto_deeplab import supernet_ops
 from nas_seg.auto_deeplab.genotype import OPS, AutoDeepLabGenotype
 from nas_seg.auto_deeplab.relaxation import edge_mask
 from nas_seg.auto_deeplab.supernet import Supernet, has_before, incoming
