@@ -53,8 +53,8 @@ def scorer(
 
     def score(images):
         size = ops.shape(images)[1:3]
-        if inference.min_resize_value is not None:
-            images = resize_bilinear(images, resized_size(size, inference))
+        if inference.size_range.resizes:
+            images = resize_bilinear(images, inference.size_range.resized(size, ops))
         logits = [look(networks[scale], images, scale, flip, size, inference) for scale, flip in inference.looks]
         if not logits[1:]:
             return logits[0]
@@ -74,37 +74,12 @@ def probabilities(scores, inference: InferenceConfig, double_softmax: bool = Fal
     return ops.softmax(scores, axis=-1) if double_softmax or not inference.looks[1:] else scores
 
 
-def resized_size(size, inference: InferenceConfig) -> tuple[Any, Any]:
-    """(height, width) between min_resize_value and max_resize_value (DeepLab's resize_to_range, preprocess_utils.py).
-
-    The shorter side becomes min_resize_value; where the longer one would then exceed max_resize_value, that one
-    becomes max_resize_value instead. Sizes are cut to whole pixels and raised to the next k * resize_factor + 1, or
-    lowered to the one before where that would exceed max_resize_value.
-
-    Args:
-        size: (height, width), numbers or scalar tensors.
-        inference: the three values.
-    """
-    sides = [ops.cast(side, "float32") for side in size]
-    least, most = ops.minimum(*sides), ops.maximum(*sides)
-    scale = inference.min_resize_value / least
-    if inference.max_resize_value is not None:
-        longest = ops.floor(most * scale)
-        scale = ops.where(longest > inference.max_resize_value, inference.max_resize_value / most, scale)
-    resized = [ops.maximum(ops.cast(ops.floor(side * scale), "int32"), 1) for side in sides]
-    factor = inference.resize_factor or 1
-    raised = [side + (1 - side) % factor for side in resized]
-    if inference.max_resize_value is None:
-        return tuple(raised)
-    return tuple(ops.where(side > inference.max_resize_value, ops.maximum(side - factor, 1), side) for side in raised)
-
-
 def _look(network, images, scale: float, flip: bool, size, inference: InferenceConfig):
     """Logits [B, *size, C] of one look."""
     images = ops.flip(images, axis=2) if flip else images
     logits = padded_logits(network, _scaled(images, scale))
     logits = ops.flip(logits, axis=2) if flip else logits
-    as_it_is = scale == 1.0 and inference.min_resize_value is None
+    as_it_is = scale == 1.0 and not inference.size_range.resizes
     return logits if as_it_is else resize_bilinear(logits, size)
 
 
@@ -121,7 +96,7 @@ def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool,
         # multi_scale_logits brings them to the size that they have at scale 1, and only then they go on.
         logits = ResizeToScale(1.0 / stride)([logits, images])
     logits = resize_bilinear(ops.flip(logits, axis=2) if flip else logits, crop)[:, :height, :width]
-    return logits if inference.min_resize_value is None else resize_bilinear(logits, size)
+    return resize_bilinear(logits, size) if inference.size_range.resizes else logits
 
 
 def _stride(network: keras.Model) -> int:

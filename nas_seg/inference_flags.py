@@ -20,6 +20,7 @@ from nas_seg import network_flags, train_flags
 from nas_seg.inference_config import InferenceConfig
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.size_range import SizeRange
 
 # The flags belong to the tool that calls, whose --help shows them.
 flags.disclaim_key_flags()
@@ -76,7 +77,7 @@ def read_inference(crop_flag: str, scales_flag: str) -> InferenceConfig:
             eval_scales=train_flags.numbers(scales_flag),
             add_flipped_images=flags.FLAGS.add_flipped_images,
             crop_size=network_flags.integers(crop_flag, 2) or None,
-            **{name: flags.FLAGS[name].value for name in _RANGE},
+            size_range=SizeRange(**{name: flags.FLAGS[name].value for name in _RANGE}),
         )
     except InputError as error:
         names = {"eval_scales:": f"--{scales_flag}:", "crop_size:": f"--{crop_flag}:"}
@@ -88,7 +89,7 @@ def check_fits(inference: InferenceConfig, crop_flag: str, descriptor, split: st
     """InputError where pictures of a split are larger than the crop; those that are resized first are not looked at."""
     largest = descriptor.split(split).max_size
     crop = inference.crop_size
-    if crop and inference.min_resize_value is None and any(a < b for a, b in zip(crop, largest, strict=True)):
+    if crop and not inference.size_range.resizes and any(a < b for a, b in zip(crop, largest, strict=True)):
         shown, needed = ",".join(map(str, crop)), ",".join(map(str, largest))
         raise InputError(f"--{crop_flag}: expected at least {needed}, the largest of split {split!r}, received {shown}")
 

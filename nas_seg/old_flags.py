@@ -23,7 +23,6 @@ _ALL = f"{_TRAIN} {_EVAL} {_VIS} {_EXPORT}"
 _WORKERS = "several machines are --strategy=multi_worker, told by TF_CONFIG"
 _BY_STEPS = "a training writes every so many steps"
 _ONCE = "the split is gone through once"
-_AS_BUILT = "a training scales pictures from the size that they have in the records"
 _TRAINING = "it concerns a training alone"
 
 # Each flag's place in the original is its common.py or the tool's own file.
@@ -34,9 +33,6 @@ _FLAGS: dict[str, _Row] = {
     "quantize_delay_step": _Row(_ALL, -1, "there is no training with simulated quantisation"),
     "batch_norm_decay": _Row(f"{_EVAL} {_VIS} {_EXPORT}", 0.9997, _TRAINING),
     "label_weights": _Row(f"{_EVAL} {_VIS} {_EXPORT}", None, _TRAINING),
-    "min_resize_value": _Row(_TRAIN, None, _AS_BUILT),
-    "max_resize_value": _Row(_TRAIN, None, _AS_BUILT),
-    "resize_factor": _Row(_TRAIN, None, _AS_BUILT),
     "num_clones": _Row(_TRAIN, 1, "several GPUs are --strategy=mirrored; --train_batch_size is over all of them"),
     "clone_on_cpu": _Row(_TRAIN, False, "--strategy says the devices"),
     "num_replicas": _Row(_TRAIN, 1, _WORKERS),

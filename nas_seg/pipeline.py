@@ -121,6 +121,7 @@ def _batches(
             seed=train_config.seed,
             start_step=start_step,
             mean_pixel=pixel,
+            size_range=train_config.size_range,
             **{name: getattr(train_config, name) for name in _SCALES},
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nas_seg.utils.errors import InputError, unknown
+from nas_seg.utils.size_range import SizeRange
 
 LEARNING_POLICIES = ("poly", "step", "cosine")
 OPTIMIZERS = ("momentum", "adam")
@@ -27,6 +28,9 @@ class TrainConfig:
     val_split: str = _field("val", "split that picks the best weights; empty: none")
     train_batch_size: int = _field(8, "images a step, over all devices")
     train_crop_size: tuple[int, int] = _field((513, 513), "height,width of a training crop")
+    min_resize_value: int | None = _field(None, "shorter side of an image at scale 1; default: as it is")
+    max_resize_value: int | None = _field(None, "longer side, where it would become longer")
+    resize_factor: int | None = _field(None, "both sides become multiples of it, plus 1")
     min_scale_factor: float = _field(0.5, "smallest random scale of an image")
     max_scale_factor: float = _field(2.0, "largest random scale of an image")
     scale_factor_step_size: float = _field(0.25, "step between the scales; 0: any scale in between")
@@ -109,6 +113,7 @@ class TrainConfig:
                 raise InputError(f"{name}: {unknown(name, getattr(self, name), known)}")
         for name in ("momentum", "polyak_decay", "batch_norm_decay"):
             self._require(name, 0 <= (getattr(self, name) or 0) < 1, "a number in [0, 1)")
+        self.size_range  # noqa: B018 - its own errors name the field
         self._require("train_crop_size", min(self.train_crop_size) >= 1, "two sizes of 1 or more")
         self._require("min_scale_factor", self.min_scale_factor > 0, "a number above 0")
         self._require("max_scale_factor", self.max_scale_factor >= self.min_scale_factor, "min_scale_factor or more")
@@ -124,6 +129,11 @@ class TrainConfig:
                 self.slow_start_step < self.training_number_of_steps,
                 f"fewer than training_number_of_steps {self.training_number_of_steps}",
             )
+
+    @property
+    def size_range(self) -> SizeRange:
+        """What an image is resized to before it is scaled."""
+        return SizeRange(self.min_resize_value, self.max_resize_value, self.resize_factor)
 
     def _require(self, name: str, condition: bool, expected: str) -> None:
         if not condition:

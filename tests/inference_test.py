@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import training
-from case import GOLDEN, fixtures, recipe_value
+from case import fixtures, recipe_value
 
 from nas_seg import eval as evaluation
 from nas_seg import inference as inference_lib
@@ -18,8 +18,7 @@ from nas_seg.deeplab.network import DeepLabConfig
 from nas_seg.inference_config import InferenceConfig
 from nas_seg.model import ModelConfig
 from nas_seg.utils.errors import InputError
-
-_RANGES = json.loads((GOLDEN / "deeplab_training.json").read_text())["resize_to_range"]
+from nas_seg.utils.size_range import SizeRange
 
 
 def _recorded(case, file, network):
@@ -62,16 +61,6 @@ def test_scales_and_flips_give_the_recorded_probabilities(case, network, scales)
     np.testing.assert_allclose(inference_lib.probabilities(scores, once), arrays["prob"], atol=1e-4)
 
 
-@pytest.mark.parametrize("case", _RANGES, ids=lambda case: "-".join(map(str, case.values())))
-def test_sizes_within_a_range_are_the_recorded_ones(case):
-    if not case.get("keep_aspect_ratio", True):
-        pytest.skip("the option that DeepLab defines and never uses")
-    config = InferenceConfig(
-        min_resize_value=case["min_size"], max_resize_value=case["max_size"], resize_factor=case["factor"]
-    )
-    assert [int(side) for side in inference_lib.resized_size(case["hw"], config)] == case["out"]
-
-
 def _images(height=21, width=33, seed=0):
     return tf.constant(np.random.default_rng(seed).uniform(0, 255, (1, height, width, 3)), tf.float32)
 
@@ -87,7 +76,7 @@ def test_a_mirrored_picture_has_mirrored_scores():
 
 @pytest.mark.parametrize("crop_size", [None, (40, 48), (8, 8)])
 def test_predictions_have_the_size_of_the_picture_whatever_the_scales(crop_size):
-    config = InferenceConfig((0.4, 1.0, 1.3), True, crop_size, min_resize_value=17, resize_factor=4)
+    config = InferenceConfig((0.4, 1.0, 1.3), True, crop_size, SizeRange(17, resize_factor=4))
     predict = evaluation.predictor(training.tiny_model(), config)
     for height, width in [(21, 33), (9, 50), (1, 1)]:
         assert predict(_images(height, width)).shape == (1, height, width)
@@ -123,9 +112,6 @@ def test_native_logits_are_those_before_the_last_resize():
         ({"eval_scales": (-0.5,)}, "eval_scales: .* received -0.5"),
         ({"eval_scales": (float("nan"),)}, "eval_scales: .* received nan"),
         ({"crop_size": (0, 513)}, "crop_size: expected two sizes of 1 or more, received 0,513"),
-        ({"min_resize_value": 0}, "min_resize_value: expected 1 or more, received 0"),
-        ({"max_resize_value": 500}, "max_resize_value: expected min_resize_value beside it"),
-        ({"min_resize_value": 9, "max_resize_value": 5}, "max_resize_value: expected min_resize_value 9 or more"),
     ],
 )
 def test_a_look_that_is_impossible_is_refused(values, message):

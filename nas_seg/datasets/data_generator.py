@@ -17,6 +17,7 @@ from nas_seg.datasets import example, input_preprocess, records
 from nas_seg.datasets.input_preprocess import Augmentation
 from nas_seg.datasets.preprocess_utils import MEAN_PIXEL
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.size_range import SizeRange
 
 Size = tuple[int, int]
 # Of cached views: scales 0.75, 1, ..., 2 of the whole picture, flipped or not. Small scales waste a cache on padding,
@@ -37,6 +38,7 @@ def train_dataset(
     scale_factor_step_size: float = 0.25,
     flip: bool = True,
     mean_pixel: tuple[float, float, float] = MEAN_PIXEL,
+    size_range: SizeRange | None = None,
     indices: Sequence[int] | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of augmented batches; batch k depends on `seed` and k alone.
@@ -57,6 +59,7 @@ def train_dataset(
         scale_factor_step_size: distance between scales; 0 draws from the whole range.
         flip: mirror half of the pictures.
         mean_pixel: RGB that a crop is padded with.
+        size_range: what a picture is resized to before it is scaled; both are done in one, from its own pixels.
         indices: places of the records to draw from, each once; None for all.
 
     Returns:
@@ -69,6 +72,7 @@ def train_dataset(
     if not opened.info.has_labels:
         raise InputError(f"split {split!r} of {dataset_dir}: expected labels to train on, it has none")
     _check_positive(batch_size=batch_size, crop_height=crop_size[0], crop_width=crop_size[1])
+    size_range = size_range or SizeRange()
     augmentation = Augmentation(min_scale_factor, max_scale_factor, scale_factor_step_size, flip, mean_pixel)
     order_seed, augment_seed = tf.unstack(tf.random.split(tf.constant([seed, 0], tf.int64), 2))
     chosen = _check_indices(indices, opened.info.num_images)
@@ -88,6 +92,7 @@ def train_dataset(
             crop_size=tuple(crop_size),
             ignore_label=opened.descriptor.ignore_label,
             augmentation=augmentation,
+            base_size=size_range.resized(tf.unstack(tf.shape(parsed[common.LABEL])), tf),
         )
         return {common.IMAGE: image, common.LABEL: label}
 

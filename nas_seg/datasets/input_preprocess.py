@@ -50,7 +50,7 @@ def augment(
     crop_size: tuple[int, int],
     ignore_label: int,
     augmentation: Augmentation,
-    base_size: tuple[int, int] | None = None,
+    base_size: ops.Size | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws one training crop of a picture.
 

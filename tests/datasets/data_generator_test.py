@@ -10,6 +10,7 @@ from nas_seg.datasets import preprocess_utils as ops
 from nas_seg.datasets.data_generator import eval_dataset, train_dataset, view_dataset
 from nas_seg.datasets.input_preprocess import Augmentation
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.size_range import SizeRange
 
 SIZES = [(20, 30), (33, 41), (25, 25), (40, 20), (64, 48), (21, 33), (30, 30)]
 TRAIN = {"crop_size": (17, 25), "batch_size": 3, "seed": 11}
@@ -91,6 +92,26 @@ def test_each_epoch_shows_every_picture_once_in_another_order(folder):
     epochs = [tuple(epoch) for epoch in np.reshape(seen, (6, 5)).tolist()]
     assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
     assert len(set(epochs)) > 3
+
+
+def test_pictures_are_resized_before_they_are_scaled(folder):
+    stream = train_dataset(
+        folder,
+        "val",
+        crop_size=(40, 60),
+        batch_size=1,
+        seed=0,
+        min_scale_factor=1,
+        max_scale_factor=1,
+        flip=False,
+        size_range=SizeRange(40),
+    )
+    expected = take(eval_dataset(folder, "val", size=(40, 60)), 5)
+    for batch in take(stream, 5):
+        nearest = min(expected, key=lambda known: np.abs(known["image"] - batch["image"]).max())
+        # float32 weights of up to 255.
+        np.testing.assert_allclose(batch["image"], nearest["image"], atol=1e-3)
+        np.testing.assert_array_equal(batch["label"], nearest["label"])
 
 
 def test_a_picture_is_augmented_anew_in_each_epoch(folder):
