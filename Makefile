@@ -25,8 +25,9 @@ $(INSTALLED): setup.py
 quickstart: $(INSTALLED)
 	$(RUN) tools/quickstart.py $(QUICKSTART)
 
+# Files side by side: most of a test's time is the tracing of graphs, which has one thread.
 test: $(INSTALLED)
-	$(RUN) -m pytest -q $(PYTEST)
+	$(RUN) -m pytest -q -n auto --maxprocesses=4 --dist=loadfile $(PYTEST)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -q -m slow $(PYTEST)

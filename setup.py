@@ -35,6 +35,6 @@ setup(
         "dashboard": ["optuna-dashboard"],
         "postgres": ["psycopg[binary]"],
         "mysql": ["PyMySQL"],
-        "dev": ["pytest", "hypothesis", "ruff"],
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
     },
 )

@@ -37,8 +37,8 @@ def define() -> None:
         kind, default = kinds[field.name], field.default
         if isinstance(default, tuple):
             default = [str(item) for item in default] or None
-        text = field.metadata["help"].capitalize() + _MORE.get(field.name, "") + "."
-        _DEFINE[kind](field.name, default, text)
+        text = field.metadata["help"] + _MORE.get(field.name, "") + "."
+        _DEFINE[kind](field.name, default, text[0].upper() + text[1:])
 
 
 def read() -> TrainConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -23,6 +25,34 @@ def fixtures(*parts: str) -> pathlib.Path:
     if not path.exists():
         pytest.skip(f"recorded cases: {path} is not there")
     return path
+
+
+def run_tool(tool: str, *arguments, columns: int = 60) -> subprocess.CompletedProcess:
+    """tools/TOOL.py as a user runs it, in a terminal of so many columns: a narrow one must hide no name or number."""
+    return subprocess.run(
+        [sys.executable, f"tools/{tool}.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=os.environ | {"COLUMNS": str(columns)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def succeed(tool: str, *arguments) -> str:
+    """What a tool prints that ends well."""
+    done = run_tool(tool, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refuse(tool: str, *arguments) -> str:
+    """The one line with which a tool refuses its arguments."""
+    done = run_tool(tool, *arguments)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
 
 
 def recipe_value(name: str, shape, rules, seed: int = 0) -> np.ndarray:

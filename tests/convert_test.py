@@ -1,12 +1,10 @@
 """TF1 checkpoints of DeepLab's networks become run folders with the recorded outputs, and go back bit for bit."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from case import REPOSITORY, fixtures, recipe_value
+from case import REPOSITORY, fixtures, recipe_value, run_tool
 from PIL import Image
 
 import nas_seg
@@ -47,11 +45,6 @@ def tiny(tmp_path):
     return tmp_path / "model.ckpt"
 
 
-def _run(*arguments):
-    command = [sys.executable, "tools/convert_checkpoint.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize(
     ("case", "file", "config"),
     [
@@ -89,15 +82,15 @@ def test_tool_converts_by_deeplabs_flags_and_lists_what_it_did_not_use(tiny, tmp
     more = tf1_checkpoint.read(tiny) | {"aspp0/weights": np.zeros((1, 1, 112, 256), np.float32)}
     tf1_checkpoint.write(tmp_path / "more.ckpt", more)
     network = ("--depth_multiplier=0.35", "--divisible_by=8", "--aspp_with_batch_norm=false", "--num_classes=5")
-    done = _run(f"--tf_checkpoint={tmp_path / 'more.ckpt'}", f"--output_dir={tmp_path / 'run'}", *network,
-                "--crop_size=65,97")  # fmt: skip
+    flags = (f"--tf_checkpoint={tmp_path / 'more.ckpt'}", f"--output_dir={tmp_path / 'run'}", *network)
+    done = run_tool("convert_checkpoint", *flags, "--crop_size=65,97")
     assert done.returncode == 0, done.stderr
     assert "not used: aspp0/weights" in done.stdout and "3 of the training ignored" in done.stdout
     assert "multiply-adds at 65 x 97" in done.stdout
     assert model_lib.read_config(tmp_path / "run") == _TINY
-    again = _run(f"--tf_checkpoint={tiny}", f"--output_dir={tmp_path / 'run'}", *network)
+    again = run_tool("convert_checkpoint", f"--tf_checkpoint={tiny}", f"--output_dir={tmp_path / 'run'}", *network)
     assert again.returncode == 2 and "holds a run already" in again.stderr
-    done = _run(f"--run_dir={tmp_path / 'run'}", f"--to_tf1={tmp_path / 'back'}")
+    done = run_tool("convert_checkpoint", f"--run_dir={tmp_path / 'run'}", f"--to_tf1={tmp_path / 'back'}")
     assert done.returncode == 0, done.stderr
     back, arrays = tf1_checkpoint.read(tmp_path / "back"), _arrays(_TINY)
     assert all(back[name].tobytes() == array.tobytes() for name, array in arrays.items())
@@ -109,7 +102,7 @@ def test_tool_converts_searched_networks_by_deeplabs_flags_and_back(tmp_path):
     config = ModelConfig(5, AutoDeepLabConfig(backbone, decoder=DecoderConfig((8, 4)), **surroundings))
     arrays = _arrays(config)
     tf1_checkpoint.write(tmp_path / "model.ckpt", _of_a_training(arrays))
-    done = _run(
+    done = run_tool("convert_checkpoint",
         f"--tf_checkpoint={tmp_path / 'model.ckpt'}", f"--output_dir={tmp_path / 'run'}", "--num_classes=5",
         "--model_variant=nas_pnasnet", "--output_stride=32", "--nas_stem_output_num_conv_filters=2",
         "--nas_remove_os32_stride", "--aspp_with_batch_norm=false", "--decoder_output_stride=8,4", "--crop_size=65,97",
@@ -190,7 +183,7 @@ def test_tool_names_the_flag_that_is_wrong(arguments, message, tiny, tmp_path):
     words = {"CKPT": str(tiny), "RUN": str(tmp_path / "run"), "CELL": str(cell)}
     for word, value in words.items():
         arguments = [argument.replace(word, value) for argument in arguments]
-    done = _run(*arguments)
+    done = run_tool("convert_checkpoint", *arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert message in done.stderr.splitlines()[-1], done.stderr
     assert not (tmp_path / "run").exists()

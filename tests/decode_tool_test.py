@@ -1,20 +1,13 @@
 """Tests tools/decode_auto_deeplab.py as a command: what it prints and writes, and that bad input leaves nothing."""
 
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from case import run_tool
 
 from nas_seg.auto_deeplab import OPS, AutoDeepLabGenotype
 from nas_seg.auto_deeplab.decode import best_path, decode
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "tools/decode_auto_deeplab.py", *map(str, arguments)], capture_output=True, text=True
-    )
 
 
 @pytest.fixture
@@ -26,7 +19,9 @@ def logits():
 def test_run_folder_gives_genotype_drawings_and_numbers(tmp_path, logits):
     np.savez(tmp_path / "alpha_beta.npz", **logits)
     out = tmp_path / "out"
-    done = run(f"--run_dir={tmp_path}", f"--output={out}/genotype.json", f"--plot_dir={out}/drawings")
+    done = run_tool(
+        "decode_auto_deeplab", f"--run_dir={tmp_path}", f"--output={out}/genotype.json", f"--plot_dir={out}/drawings"
+    )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     genotype = AutoDeepLabGenotype.load(out / "genotype.json")
     assert genotype == decode(**logits)
@@ -46,7 +41,10 @@ def test_border_correction_is_passed_on_and_nothing_is_written_unasked(tmp_path)
     beta = np.zeros((12, 4, 3))
     beta[0, 0, 2] = 0.1
     np.savez(tmp_path / "logits.npz", alphas_logits=np.zeros((20, 8)), betas_logits=beta, primitives=OPS)
-    plain, corrected = (run(f"--logits={tmp_path}/logits.npz", *more) for more in ((), ("--border_correction",)))
+    plain, corrected = (
+        run_tool("decode_auto_deeplab", f"--logits={tmp_path}/logits.npz", *more)
+        for more in ((), ("--border_correction",))
+    )
     assert plain.returncode == corrected.returncode == 0
     assert plain.stdout.splitlines()[0].endswith("@ 4 4 4 4 4 4 4 4 4 4 4 4")
     assert corrected.stdout.splitlines()[0].endswith("@ 8 4 4 4 4 4 4 4 4 4 4 4")
@@ -66,7 +64,12 @@ def test_bad_logits_are_one_line_and_exit_code_two_and_leave_nothing(tmp_path, l
     if changes.get("alpha", True) is not None:
         np.savez(tmp_path / "alpha_beta.npz", **(logits | changes))
     before = sorted(tmp_path.iterdir())
-    done = run(f"--run_dir={tmp_path}", f"--output={tmp_path}/out.json", f"--plot_dir={tmp_path}/drawings")
+    done = run_tool(
+        "decode_auto_deeplab",
+        f"--run_dir={tmp_path}",
+        f"--output={tmp_path}/out.json",
+        f"--plot_dir={tmp_path}/drawings",
+    )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and expected in done.stderr
     assert sorted(tmp_path.iterdir()) == before
@@ -82,5 +85,5 @@ def test_bad_logits_are_one_line_and_exit_code_two_and_leave_nothing(tmp_path, l
     ],
 )
 def test_bad_flags_are_one_line_and_exit_code_two(flags, expected):
-    done = run(*flags)
+    done = run_tool("decode_auto_deeplab", *flags)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and expected in done.stderr

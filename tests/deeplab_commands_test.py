@@ -1,14 +1,11 @@
 """DeepLab's commands with another interpreter: its flags train, score, draw, export; what is wrong is named."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from case import REPOSITORY
+from case import REPOSITORY, run_tool, succeed
 from PIL import Image
 
 from nas_seg import convert
@@ -17,22 +14,6 @@ from nas_seg.utils.colormap import pascal_colormap
 
 NETWORK = ("--model_variant=mobilenet_v2", "--depth_multiplier=0.35", "--divisible_by=8", "--output_stride=16",
            "--add_image_level_feature=false", "--aspp_convs_filters=16")  # fmt: skip
-
-
-def run(tool, *arguments):
-    return subprocess.run(
-        [sys.executable, f"tools/{tool}.py", *map(str, arguments)],
-        cwd=REPOSITORY,
-        env=os.environ | {"COLUMNS": "60"},
-        capture_output=True,
-        text=True,
-    )
-
-
-def succeed(tool, *arguments):
-    done = run(tool, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +111,7 @@ def test_what_cannot_be_is_one_line_that_names_the_flag(tool, arguments, message
 
     places = {"data": f"--run_dir=out --dataset_dir={records}", "run": f"--run_dir={logdir}"}
     words = " ".join(arguments).format(**places, records=records, logdir=logdir).split()
-    done = run(tool, *words)
+    done = run_tool(tool, *words)
     assert done.returncode == 2, (done.returncode, done.stderr)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert re.search(message, line) and "Traceback" not in done.stderr, line

@@ -1,10 +1,9 @@
 """Tests tools/leaderboard.py on a small study of cells."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from case import run_tool
 
 from nas_seg.dpc import DPCGenotype, DPCSpace, count
 from nas_seg.search import study as studies
@@ -13,10 +12,6 @@ from nas_seg.search.records import import_study
 from nas_seg.search.samplers import RandomSampler
 
 SPACE = DPCSpace(num_branches=3)
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, "tools/leaderboard.py", *arguments], capture_output=True, text=True)
 
 
 def evaluate(genotype, *, seed):
@@ -34,7 +29,7 @@ def fixture_run_dir(tmp_path_factory):
 
 
 def test_table_export_and_saved_genotype_agree_with_the_study(run_dir, tmp_path):
-    done = run(
+    done = run_tool("leaderboard",
         f"--run_dir={run_dir}", "--top_k=3", "--rank=2",
         f"--save_genotype={tmp_path}/cell.json", f"--export={tmp_path}/study.json",
     )  # fmt: skip
@@ -54,7 +49,7 @@ def test_missing_study_or_folder_or_rank_is_one_line_and_exit_code_two(run_dir, 
         ([f"--run_dir={run_dir}", "--study_name=serch"], "Did you mean 'search'"),
         ([f"--run_dir={run_dir}", "--rank=9", f"--save_genotype={tmp_path}/cell.json"], "--rank: expected at most 4"),
     ):
-        done = run(*arguments)
+        done = run_tool("leaderboard", *arguments)
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and expected in done.stderr
     assert not list(tmp_path.iterdir())

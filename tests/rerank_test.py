@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from case import REPOSITORY
+from case import REPOSITORY, run_tool
 
 from nas_seg import rerank as stage
 from nas_seg.datasets import build_data, synthetic
@@ -108,11 +108,6 @@ def trained(monkeypatch):
     return fake
 
 
-def run_tool(*arguments):
-    command = [sys.executable, "tools/rerank.py", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-
-
 def test_a_killed_reranking_goes_on_with_its_choice_and_trains_nothing_twice(search, records):
     flags = (f"--run_dir={search}", f"--dataset_dir={records}", "--top_k=1", "--random_k=1",
              "--training_number_of_steps=2", "--train_batch_size=2", "--train_crop_size=33,33",
@@ -131,7 +126,7 @@ def test_a_killed_reranking_goes_on_with_its_choice_and_trains_nothing_twice(sea
     # A better cell that is found meanwhile changes no choice.
     run_search(open_study(search), SPACE, lambda genotype, *, seed: {"reward": 2.0}, num_trials=10, seed=0)
 
-    done = run_tool(*flags)
+    done = run_tool("rerank", *flags)
     assert done.returncode == 0, done.stderr
     assert (first.stat().st_mtime_ns, first.read_bytes()) == before
     assert (
@@ -330,7 +325,7 @@ def test_the_tool_refuses_in_one_line_with_code_2(search, records):
         ([f"--run_dir={records}", f"--dataset_dir={records}"], "study.db does not exist"),
         ([f"--run_dir={search}", f"--dataset_dir={records}", "--train_crop_size=33"], "--train_crop_size: expected"),
     ):
-        done = run_tool(*arguments)
+        done = run_tool("rerank", *arguments)
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
     assert read_descriptor(records).num_classes == 8 and not (search / "rerank").exists()

@@ -1,15 +1,12 @@
 """tools/train.py, eval.py, vis.py and export_model.py, one after the other on drawn street scenes."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from case import REPOSITORY
+from case import REPOSITORY, refuse, succeed
 from PIL import Image
 
 import nas_seg
@@ -17,33 +14,6 @@ from nas_seg.datasets import build_data, synthetic
 from nas_seg.datasets.descriptors import read_descriptor
 
 TRAIN = ("--training_number_of_steps=2", "--train_batch_size=2", "--train_crop_size=33,33", "--batch_norm_decay=0.5")
-
-
-def run(tool, *arguments):
-    # A narrow terminal must not hide a class's name or score.
-    return subprocess.run(
-        [sys.executable, f"tools/{tool}.py", *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"COLUMNS": "60"},
-        capture_output=True,
-        text=True,
-    )
-
-
-def succeed(tool, *arguments):
-    done = run(tool, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def refuse(tool, *arguments):
-    """The one line of an error that the user can put right."""
-    done = run(tool, *arguments)
-    assert done.returncode == 2, (done.returncode, done.stderr)
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 """Tests tools/report.py and tools/plot_architecture.py as commands, and reading architectures by their kind."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from case import run_tool
 from drawings import find, parse, words
 from searched import make_network_run, make_search
 
@@ -13,18 +12,14 @@ from nas_seg.plot import architecture
 from nas_seg.utils.errors import InputError
 
 
-def run(tool, *arguments):
-    return subprocess.run([sys.executable, f"tools/{tool}.py", *arguments], capture_output=True, text=True)
-
-
 def test_both_tools_write_what_they_say(tmp_path):
     rows = make_search(tmp_path / "search", 3)
     make_network_run(tmp_path / "net", num_images=2)
-    done = run("report", f"--run_dir={tmp_path}/search", f"--network_run={tmp_path}/net", "--top_k=2")
+    done = run_tool("report", f"--run_dir={tmp_path}/search", f"--network_run={tmp_path}/net", "--top_k=2")
     assert done.returncode == 0 and done.stdout.startswith(f"report: {tmp_path}/search/report.html ("), done.stderr
     page = (tmp_path / "search" / "report.html").read_text()
     assert rows[1].summary in page and "1 more scored trials are not shown" in page
-    done = run("plot_architecture", f"--run_dir={tmp_path}/search", f"--output={tmp_path}/cell.svg")
+    done = run_tool("plot_architecture", f"--run_dir={tmp_path}/search", f"--output={tmp_path}/cell.svg")
     assert done.returncode == 0 and f"drawing: {tmp_path}/cell.svg" in done.stdout, done.stderr
     drawing = (tmp_path / "cell.svg").read_text()
     names = [f"branch {number}" for number in range(5)]
@@ -33,7 +28,7 @@ def test_both_tools_write_what_they_say(tmp_path):
 
 def test_a_bare_list_is_drawn_on_the_map_asked_for(tmp_path):
     CITYSCAPES_TOP1.save(tmp_path / "top1.json", bare=True)
-    done = run("plot_architecture", f"--genotype={tmp_path}/top1.json", "--map_size=65,129", "--title=Top 1")
+    done = run_tool("plot_architecture", f"--genotype={tmp_path}/top1.json", "--map_size=65,129", "--title=Top 1")
     assert done.returncode == 0 and "F:sep3x3(1x6)" in done.stdout, done.stderr
     drawing = (tmp_path / "top1.svg").read_text()
     assert "65x129 positions" in drawing and find(parse(drawing), "text")[0].text == "Top 1"
@@ -51,7 +46,7 @@ def test_bad_flags_and_missing_files_are_one_line_and_exit_code_two(tmp_path):
             "--map_size: expected height,width",
         ),
     ):
-        done = run(tool, *arguments)
+        done = run_tool(tool, *arguments)
         assert done.returncode == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and expected in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["top1.json"]
