@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 
@@ -54,20 +55,30 @@ def height_width(flag: str, words: Sequence[str]) -> tuple[int, int]:
 
 def _call(main: Callable[[], None]) -> None:
     try:
-        main()
+        with _reader_may_leave():
+            main()
     except InputError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Ends quietly when the reader of what is printed (head, a pager) has seen enough."""
+    try:
+        yield
+        sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, a pager) has seen enough; what is still buffered has nowhere to go.
+        # What is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
     if any(argument in ("--help", "-help", "-h", "--h") for argument in argv[1:]):
-        print(_help(argv[0]))
+        with _reader_may_leave():
+            print(_help(argv[0]))
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)

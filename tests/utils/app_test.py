@@ -25,9 +25,14 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def tool(tmp_path_factory):
+def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("tools") / "thing.py"
     path.write_text(_TOOL)
+    return path
+
+
+@pytest.fixture
+def tool(path):
     return lambda *arguments: subprocess.run(
         [sys.executable, str(path), *arguments], capture_output=True, text=True, timeout=60
     )
@@ -68,3 +73,12 @@ def test_help_names_every_flag_with_its_default(tool):
     assert result.returncode == 0
     assert "Does a thing." in result.stdout and "--steps (default: 3)" in result.stdout
     assert "How many steps." in result.stdout and "logtostderr" not in result.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "--steps=3"])
+def test_a_reader_that_has_seen_enough_is_no_error(path, flag):
+    process = subprocess.Popen(
+        [sys.executable, str(path), flag], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
