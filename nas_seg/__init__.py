@@ -2,6 +2,7 @@
 
     model = nas_seg.from_preset("dpc_mobilenet_v2", num_classes=11)   # images in [0, 255] -> logits
     model = nas_seg.load("runs/my_run")                               # a trained network
+    labels = nas_seg.predict(model, "street.jpg")                     # int32 [H, W]
 
 Importing this package does not import TensorFlow; the first call of a function below does.
 """
@@ -20,6 +21,7 @@ _EXPORTS = {
     "build": "model",
     "load": "model",
     "ModelConfig": "model",
+    "predict": "prediction",
 }
 __all__ = [*_EXPORTS, "__version__"]
 

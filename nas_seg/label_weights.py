@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import os
-import struct
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,9 +12,6 @@ from google.protobuf.message import DecodeError
 
 from nas_seg.datasets import example, pictures, records, suggest
 from nas_seg.utils.errors import InputError
-
-# A TFRecord's frame begins with the length of the record and that length's checksum.
-_HEADER = struct.Struct("<QI")
 
 
 def median_frequency(dataset_dir: str | os.PathLike, split: str) -> tuple[float, ...]:
@@ -38,17 +34,13 @@ def median_frequency(dataset_dir: str | os.PathLike, split: str) -> tuple[float,
 
 def _labels(split: records.Split) -> Iterator[np.ndarray]:
     """The labels alone: decoding the pictures would take most of the time."""
-    for shard, path in enumerate(split.paths):
-        with open(path, "rb") as file:
-            for number, offset in enumerate(split.offset[split.shard == shard].tolist()):
-                where = f"{path}: record {number}: {example.LABEL_ENCODED}"
-                file.seek(offset)
-                length, _ = _HEADER.unpack(file.read(_HEADER.size))
-                try:
-                    feature = tf.train.Example.FromString(file.read(length)).features.feature
-                    (encoded,) = feature[example.LABEL_ENCODED].bytes_list.value
-                except (DecodeError, ValueError):
-                    raise InputError(f"{where}: expected a label, found none") from None
-                label = pictures.decode_label(encoded, where).array
-                records.check_range(label, split.descriptor, where)
-                yield label
+    for record, serialized in records.read_bytes(split):
+        where = f"{record}: {example.LABEL_ENCODED}"
+        try:
+            feature = tf.train.Example.FromString(serialized).features.feature
+            (encoded,) = feature[example.LABEL_ENCODED].bytes_list.value
+        except (DecodeError, ValueError):
+            raise InputError(f"{where}: expected a label, found none") from None
+        label = pictures.decode_label(encoded, where).array
+        records.check_range(label, split.descriptor, where)
+        yield label

@@ -1,4 +1,8 @@
-"""Where studies live: databases by URL, opened with messages that a user can act on."""
+"""Where studies live: databases by URL, opened with messages that a user can act on.
+
+sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME, mysql+pymysql://USER@HOST/NAME, or a server in front of one of
+these: grpc://HOST:PORT, which tools/serve_studies.py starts.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,20 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import Study
 from sqlalchemy.engine import URL, make_url
 
+from nas_seg.search.locks import server_lock
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 
 # sqlite has one writer at a time: the others wait this long before they give up.
 SECONDS_TO_LOCK = 60
+# So long the processes of a search wait for one another, and for a server that is away.
+SECONDS_TO_WAIT = 60
+# A first look at a server should tell sooner that it is not there.
+SECONDS_TO_ANSWER = 10
 # A running trial says this often that its worker lives; silent for the grace period, it is taken for dead.
 HEARTBEAT_SECONDS = 60
 GRACE_SECONDS = 300
+GRPC = "grpc"
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
@@ -44,8 +54,10 @@ def open_storage(url: str | None, must_exist: bool = False) -> BaseStorage:
     """
     if url is None:
         return InMemoryStorage()
-    shown = shown_url(url)
-    options = {"connect_args": {"timeout": SECONDS_TO_LOCK}} if _check_sqlite(make_url(url), must_exist) else {}
+    shown, parsed = shown_url(url), make_url(url)
+    if parsed.drivername == GRPC:
+        return _connect_grpc(parsed)
+    options = _SQLITE_OPTIONS if _check_sqlite(parsed, must_exist) else _SERVER_OPTIONS
     for attempt in range(5):
         try:
             return _connect(url, options)
@@ -71,6 +83,9 @@ def check_storage(url: str) -> bool:
     if _check_sqlite(parsed, must_exist=False):
         return os.path.exists(parsed.database)  # Connecting would make an empty file.
     try:
+        if parsed.drivername == GRPC:
+            _connect_grpc(parsed).close()
+            return True
         engine = sqlalchemy.create_engine(parsed)
         with engine.connect():
             engine.dispose()
@@ -91,6 +106,12 @@ def shown_url(url: str | None) -> str:
         raise InputError(f"storage: expected a URL such as sqlite:///run/study.db, received {url!r}") from None
 
 
+def storage_url(study: Study) -> URL | None:
+    """Of a study's storage; None for one in memory, which no other process can reach."""
+    url = getattr(_without_cache(study), "url", None)
+    return None if url is None else make_url(url)
+
+
 def unreachable(shown: str, error: Exception) -> InputError:
     """One of STORAGE_ERRORS as a line for the user."""
     return InputError(f"{shown}: the storage cannot be opened ({_reason(error)})")
@@ -103,36 +124,42 @@ def lost_as_input_error(study: Study) -> Iterator[None]:
         yield
     except STORAGE_ERRORS as error:
         raise InputError(
-            f"{shown_url(_url(study))}: the storage stopped answering ({_reason(error)}); "
+            f"{shown_url(str(_without_cache(study).url))}: the storage stopped answering ({_reason(error)}); "
             "what it holds is kept, and the same command goes on once it is back"
         ) from None
 
 
 @contextlib.contextmanager
 def turn(study: Study, what: str = "lock", wait: bool = True) -> Iterator[bool]:
-    """Held by one process of this machine at a time, for what must not happen twice in one study.
+    """Held by one process at a time, for what must not happen twice in one study.
+
+    Processes of one machine exclude one another by a locked file, machines by a lock of the database server
+    (PostgreSQL, MySQL, our gRPC server). One that has waited for a minute goes on without the server's lock: a machine
+    that vanished in its turn must not stop all others.
 
     Args:
         study: in any storage; one in memory has no other process.
         what: turns of different names do not exclude one another.
         wait: for the process that holds it; otherwise False is what the context gives.
     """
-    url = _url(study)
+    url = storage_url(study)
     if url is None:
         yield True
         return
-    with open(_lock_path(make_url(url), study.study_name, what), "w") as file:
+    name = config.digest([study.study_name, what])
+    with open(_lock_path(url, study.study_name, what), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
-        yield True
+        backend, seconds = url.get_backend_name(), SECONDS_TO_WAIT if wait else 0.0
+        with server_lock(_without_cache(study), backend, name, seconds) as mine:
+            yield mine or wait
 
 
-def _url(study: Study) -> str | None:
-    """Of a study's storage; None for one in memory."""
-    return getattr(getattr(study._storage, "_backend", study._storage), "url", None)
+def _without_cache(study: Study) -> Any:
+    return getattr(study._storage, "_backend", study._storage)
 
 
 def _reason(error: Exception) -> str:
@@ -146,6 +173,25 @@ def _lock_path(url: URL, study_name: str, what: str) -> pathlib.Path:
         return path.with_name(f".{path.name}.{what}")
     name = config.digest([url.render_as_string(hide_password=True), study_name, what])
     return pathlib.Path(tempfile.gettempdir(), f"nas_seg-{os.getuid()}-{name}.lock")
+
+
+_SQLITE_OPTIONS = {"connect_args": {"timeout": SECONDS_TO_LOCK}}
+# A hundred workers should leave no more than a hundred connections open. What a restart of the server has cut is
+# found before it is used.
+_SERVER_OPTIONS = {"pool_size": 1, "max_overflow": 9, "pool_pre_ping": True}
+
+
+def _connect_grpc(url: URL) -> BaseStorage:
+    shown = url.render_as_string(hide_password=True)
+    if not url.host or not url.port or url.database or url.query or url.username:
+        raise InputError(f"{shown}: expected {GRPC}://HOST:PORT")
+    try:
+        from nas_seg.search.grpc_storage import GrpcStorage
+    except ImportError as error:
+        raise InputError(f"{shown}: the packages of the extra 'grpc' are not installed ({error})") from None
+    storage = GrpcStorage(url, SECONDS_TO_WAIT)
+    storage.wait_until_ready(SECONDS_TO_ANSWER)
+    return storage
 
 
 def _connect(url: str, options: dict[str, Any]) -> RDBStorage:
