@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import keras
 import tensorflow as tf
@@ -19,6 +20,12 @@ from nas_seg.utils.errors import InputError
 # The tensor, as DeepLab's export_model names it, and what it may hold.
 SEMANTIC_PROBABILITIES = "SemanticProbabilities"
 PLAIN, DEEPLAB = PROBABILITIES = ("plain", "deeplab")
+# The endpoint of a SavedModel that is its signature "serving_default".
+SERVE = "serve"
+# What was found of an export is told in this file beside it.
+REPORT = "export.json"
+# A folder with one of these is an export, which a new one may take the place of.
+_MARKS = ("saved_model.pb", REPORT)
 
 
 def export_saved_model(
@@ -46,41 +53,72 @@ def export_saved_model(
     Raises:
         InputError: where export_path holds something else.
     """
+    with replaced_folder(export_path) as written:
+        write(model, written, inference, variants, {SERVE: semantic_probabilities})
+
+
+@contextlib.contextmanager
+def replaced_folder(export_path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A path for a new folder, which takes the place of `export_path` when all went well.
+
+    Raises:
+        InputError: where export_path is neither new, nor empty, nor an export, or cannot be written.
+    """
     path = pathlib.Path(export_path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: expected a folder to write to, received a file")
-    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+    if path.is_dir() and any(path.iterdir()) and not any((path / mark).is_file() for mark in _MARKS):
         raise InputError(f"{path}: expected a new or empty folder, or a SavedModel to replace")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with temporary as folder:
         written = pathlib.Path(folder, "new")
-        _write(model, written, inference or InferenceConfig(), variants, semantic_probabilities)
+        yield written
         if path.exists():
             path.rename(pathlib.Path(folder, "old"))
         shutil.move(written, path)
 
 
-def _write(
+def write(
     model: keras.Model,
-    path: pathlib.Path,
-    inference: InferenceConfig,
-    variants: Mapping[float, keras.Model] | None,
-    semantic_probabilities: str | None,
+    path: str | os.PathLike,
+    inference: InferenceConfig | None = None,
+    variants: Mapping[float, keras.Model] | None = None,
+    endpoints: Mapping[str, str | None] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> None:
-    spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.uint8, name=common.IMAGE_TENSOR)
+    """Writes a SavedModel to a new folder.
+
+    Args:
+        model: as in `export_saved_model`.
+        path: the folder.
+        inference: as there.
+        variants: as there.
+        endpoints: name of each signature -> its `semantic_probabilities`; the first is "serving_default", too.
+        size: (height, width) of the images; None: any.
+    """
+    inference = inference or InferenceConfig()
+    sides = tuple(size) if size else model.input_shape[1:3]
+    spec = tf.TensorSpec((1, *sides, 3), tf.uint8, name=common.IMAGE_TENSOR)
     score = scorer(model, inference, variants)
 
-    def predict(images):
-        scores = score(tf.cast(images, tf.float32))
-        # tf.argmax and not keras.ops.argmax, whose bit tricks TFLite and ONNX do not know.
-        outputs = {common.SEMANTIC_PREDICTIONS: tf.argmax(scores, axis=-1, output_type=tf.int32)}
-        if semantic_probabilities:
-            double = semantic_probabilities == DEEPLAB
-            outputs[SEMANTIC_PROBABILITIES] = probabilities(scores, inference, double)
-        return outputs
+    def endpoint(kind):
+        def predict(images):
+            scores = score(tf.cast(images, tf.float32))
+            # tf.argmax and not keras.ops.argmax, whose bit tricks TFLite and ONNX do not know.
+            outputs = {common.SEMANTIC_PREDICTIONS: tf.argmax(scores, axis=-1, output_type=tf.int32)}
+            if kind:
+                outputs[SEMANTIC_PROBABILITIES] = probabilities(scores, inference, kind == DEEPLAB)
+            return outputs
+
+        return predict
 
     archive = keras.export.ExportArchive()
     for network in (model, *(variants or {}).values()):
         archive.track(network)
-    archive.add_endpoint("serve", predict, input_signature=[spec])
+    for name, kind in (endpoints or {SERVE: None}).items():
+        archive.add_endpoint(name, endpoint(kind), input_signature=[spec])
     archive.write_out(str(path), verbose=False)

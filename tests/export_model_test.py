@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -5,10 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import training
+from case import refuse, succeed
+from small_data import CLASSES, build, pairs
 
-from nas_seg import export_model
+from nas_seg import export_model, presets
+from nas_seg import model as model_lib
 from nas_seg.inference import scorer
 from nas_seg.inference_config import InferenceConfig
+from nas_seg.model import ModelConfig
+from nas_seg.utils import config as config_lib
+from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
 
 # Runs in another folder with -I, and cannot import this library even where it is installed.
@@ -74,3 +81,53 @@ def test_several_scales_and_probabilities_are_exported_as_the_network_has_them(t
     expected = mean if kind == export_model.PLAIN else np.exp(mean) / np.exp(mean).sum(-1, keepdims=True)
     # The same float32 numbers, perhaps fused otherwise.
     np.testing.assert_allclose(outputs["SemanticProbabilities"], expected, atol=1e-5)
+
+
+def test_what_cannot_be_written_to_is_refused_and_an_export_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="file/saved: cannot be written"):
+        export_model.export_saved_model(training.tiny_model(), tmp_path / "file" / "saved")
+    with pytest.raises(RuntimeError, match="stopped"), export_model.replaced_folder(tmp_path / "new") as folder:
+        folder.mkdir()
+        raise RuntimeError("stopped")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_tool_writes_formats_and_tells_how_well_they_agree_on_the_runs_own_pictures(tmp_path):
+    records = build(tmp_path / "records", train=pairs([(40, 50)] * 3), val=pairs([(40, 50)] * 2, seed=1))
+    model_config = ModelConfig(4, presets.network("mobilenet_v2_035"))
+    sections = {"model": config_lib.to_json(model_config), "dataset_dir": str(records)}
+    runs.open_run(tmp_path / "run", sections)
+    runs.save_weights(model_lib.build(model_config), runs.weights_path(tmp_path / "run", runs.LAST))
+    output = succeed(
+        "export_model",
+        f"--run_dir={tmp_path / 'run'}",
+        f"--export_path={tmp_path / 'out'}",
+        "--format=saved_model,tflite",
+        "--export_size=33,49",
+    )
+    report = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert report["format_version"] == 1 and report["class_names"] == list(CLASSES.class_names)
+    assert report["compared_on"] == f"2 pictures, val of {records}"
+    for name in ("saved_model", "tflite"):
+        told = report["files"][name]
+        assert f"{name}: {told['bytes'] / 1e6:.2f} MB, labels agree on" in output
+        # Random weights; float32 sums in another order.
+        assert told["label_agreement"] > 0.999 and told["max_probability_error"] < 1e-4
+    assert f"compared on: {report['compared_on']}" in output and "export 2/2" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format=tflight"], "--format: unknown format 'tflight'"),
+        (["--format=tflite"], "--export_size: expected height,width, which --format=tflite needs"),
+        (
+            ["--format=tflite_int8", "--export_size=33,33", "--checkpoint_path=x.weights.h5", "--num_classes=2"],
+            "--calibration_dir: expected a folder of real pictures, or --dataset_dir, for tflite_int8",
+        ),
+        (["--dataset_dir=none", "--checkpoint_path=x.weights.h5", "--num_classes=2"], "none: expected a folder of"),
+    ],
+)
+def test_formats_that_lack_something_are_one_line(arguments, message):
+    assert message in refuse("export_model", "--export_path=out", *arguments)
