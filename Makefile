@@ -1,5 +1,6 @@
-# make quickstart   the whole path on drawn pictures, in about six minutes
-# make test         the tests
+# make quickstart     the whole path on drawn pictures, in about six minutes
+# make test           the tests
+# make test-services  workers that share a study on real servers; installs Debian's postgresql where it can
 # Both make .venv first where it is missing. TENSORFLOW names the build: tensorflow-cpu, or tensorflow[and-cuda].
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PYTEST ?=
 INSTALLED := .venv/.installed
 RUN := .venv/bin/python
 
-.PHONY: install quickstart test test-slow lint clean
+.PHONY: install quickstart test test-slow test-services lint clean
 
 install: $(INSTALLED)
 
@@ -31,6 +32,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -q -m slow $(PYTEST)
+
+test-services: $(INSTALLED)
+	$(RUN) -m pytest -q -m services tests/services $(PYTEST)
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -35,6 +35,15 @@ setup(
         "dashboard": ["optuna-dashboard"],
         "postgres": ["psycopg[binary]"],
         "mysql": ["PyMySQL"],
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
+        "grpc": ["grpcio>=1.68.1", "protobuf>=5.28.1"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "psycopg[binary]",
+            "grpcio>=1.68.1",
+            "protobuf>=5.28.1",
+        ],
     },
 )

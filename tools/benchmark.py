@@ -10,16 +10,20 @@ python tools/benchmark.py --supernet --crop_size=129,129 --batch_size=2 --json=s
 from cached features, with the frozen backbone in each step, and end to end; a search by one and by two processes.
 --model: networks of the zoo, the labels of pictures or, with --training, a training step.
 --supernet: a step of the weights and one of alpha and beta of Auto-DeepLab's supernet.
+--search: the search without its trials: what the study adds to one, trials an hour by one and by two processes, the
+seconds until a study of a thousand trials goes on; in a file, or in the database of --storage. It needs no TensorFlow.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
 
 from absl import flags
 
+from nas_seg.search.storage import shown_url
 from nas_seg.utils import app, config, runs
 from nas_seg.utils.errors import InputError, unknown
 
@@ -29,7 +33,7 @@ flags.DEFINE_string("run_dir", None, "Run folder of a search with tools/search_d
 flags.DEFINE_integer("repetitions", 9, "Timed steps of each kind, in turns.", lower_bound=1)
 flags.DEFINE_integer("uncached_steps", 5, "Timed steps of the ways without a cache.", lower_bound=1)
 flags.DEFINE_list("workers", ["1", "2"], "Numbers of processes to search with; empty: no such search.")
-flags.DEFINE_integer("worker_trials", 4, "Trials of each process in these searches.", lower_bound=1)
+flags.DEFINE_integer("worker_trials", None, "Trials of each process: 4 for --proxy, 20 for --search.", lower_bound=1)
 flags.DEFINE_boolean("model", False, "Time the networks of --preset.")
 flags.DEFINE_list("preset", ["mobilenet_v2", "dpc_mobilenet_v2"], "Networks of the zoo.")
 flags.DEFINE_list("size", ["513", "513"], "height,width of the pictures of --model.")
@@ -43,12 +47,17 @@ flags.DEFINE_integer("blocks", 5, "B of the supernet.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Pictures at once: 1 for --model, 2 for --supernet.", lower_bound=1)
 flags.DEFINE_boolean("shared_weights", True, "Cells entered from different levels share weights.")
 flags.DEFINE_boolean("recompute", False, "Compute cells again for the gradient: less memory, more time.")
+flags.DEFINE_boolean("search", False, "Time a search whose trials take a fixed time.")
+flags.DEFINE_string("storage", None, "Database URL for --search (default: a file that is thrown away).")
+flags.DEFINE_float("sleep_seconds", 0.2, "Of a trial of --search, with --workers.", lower_bound=0.001)
+flags.DEFINE_list("study_trials", ["0", "1000"], "Trials in the studies that --search goes on with; may be empty.")
+flags.DEFINE_float("trial_seconds", 60.0, "Of the real trial that the study's overhead is a share of.", 0.001)
 flags.DEFINE_string("output", None, "Write the figures to this JSON file, too.")
 flags.DEFINE_alias("json", "output")
 
 
 def main() -> None:
-    modes = {"proxy": _time_proxy, "model": _time_models, "supernet": _time_supernet}
+    modes = {"proxy": _time_proxy, "model": _time_models, "supernet": _time_supernet, "search": _time_search}
     wanted = [name for name in modes if FLAGS[name].value]
     if len(wanted) != 1:
         raise InputError(f"expected one of {', '.join('--' + name for name in modes)}")
@@ -62,8 +71,7 @@ def main() -> None:
 def _time_proxy() -> dict[str, Any]:
     if not FLAGS.run_dir:
         raise InputError("--run_dir: expected the run folder of a search")
-    if not all(word.isdecimal() and int(word) > 0 for word in FLAGS.workers):
-        raise InputError(f"--workers: expected whole numbers above 0, received {','.join(FLAGS.workers)!r}")
+    workers = _numbers("workers", 1)
     runs.read_config(FLAGS.run_dir)  # Before the seconds that TensorFlow takes.
     app.import_tensorflow()
     from nas_seg.benchmark import proxy, tables
@@ -75,8 +83,8 @@ def _time_proxy() -> dict[str, Any]:
         pathlib.Path(__file__).with_name("search_dpc.py"),
         FLAGS.repetitions,
         FLAGS.uncached_steps,
-        [int(word) for word in FLAGS.workers],
-        FLAGS.worker_trials,
+        workers,
+        FLAGS.worker_trials or 4,
     )
     tables.show_proxy(result)
     return {"run_dir": os.path.abspath(FLAGS.run_dir)} | tables.to_json(result)
@@ -119,6 +127,25 @@ def _time_supernet() -> dict[str, Any]:
         row = supernet.time_supernet(net, crop_size, FLAGS.batch_size or 2, FLAGS.repetitions)
     tables.show_supernet(row)
     return tables.to_json(row)
+
+
+def _time_search() -> dict[str, Any]:
+    workers, sizes = _numbers("workers", 1), _numbers("study_trials", 0)
+    from nas_seg.benchmark import search
+
+    trials, seconds = FLAGS.worker_trials or 20, FLAGS.trial_seconds
+    result = search.measure(FLAGS.storage, workers, trials, FLAGS.sleep_seconds, sizes, seconds)
+    search.show(result, seconds)
+    rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in result.items()}
+    return {"storage": shown_url(FLAGS.storage) if FLAGS.storage else "sqlite", "trial_seconds": seconds} | rows
+
+
+def _numbers(flag: str, least: int) -> list[int]:
+    """The whole numbers of a list flag."""
+    words = FLAGS[flag].value
+    if not all(word.isdecimal() and int(word) >= least for word in words):
+        raise InputError(f"--{flag}: expected whole numbers above {least - 1}, received {','.join(words)!r}")
+    return [int(word) for word in words]
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ def run_search(
 ) -> str:
     """Runs trials until `num_trials` of the study are scored, those of earlier runs and other processes included.
 
-    Any number of processes may run this on one study. Those of one machine start exactly as many trials as
-    are missing; of those on several machines each may start one too many at the very end.
+    Any number of processes on any number of machines may run this on one study, and together they start exactly as
+    many trials as are missing. With a server that keeps no turns (see `turn`: Optuna's own gRPC proxy, a database other
+    than PostgreSQL and MySQL) each machine may start one too many at the very end.
 
     A genotype that the study has scored before is not scored again and does not count. A trial that raises
     `TrialFailed` is stored with its reason and does not count, nor does one that `early_stop` ends. Ctrl-C and
@@ -81,7 +82,10 @@ def run_search(
                     ended = "time budget"
                 if ended:
                     return ended
-                started, genotype = studies.ask(study, space)
+                try:
+                    started, genotype = studies.ask(study, space)
+                except UpdateFinishedTrialError:
+                    continue  # A machine whose clock is far off took the trial for an old one; it is queued again.
             trial = _run_trial(study, space, started, genotype, evaluator, seed, early_stop, interrupts)
             if on_trial is not None:
                 on_trial(trial)
@@ -142,8 +146,7 @@ def _why_end(study: Study, num_trials: int) -> str | None:
     trials = study.get_trials(deepcopy=False)
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     # Whoever scores the last trial goes on by itself if it fails, so the others need not wait.
-    running = sum(trial.state == TrialState.RUNNING and liveness.is_alive(study, trial) for trial in trials)
-    if complete + running >= num_trials:
+    if complete + liveness.count_alive(study) >= num_trials:
         return "done"
     # Duplicates and trials that were stopped early.
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)

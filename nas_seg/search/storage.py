@@ -27,16 +27,20 @@ from nas_seg.search.locks import server_lock
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 
-# sqlite has one writer at a time: the others wait this long before they give up.
+# sqlite has one writer at a time: the others wait this long before they give up. So long a turn is waited for, too.
 SECONDS_TO_LOCK = 60
-# So long the processes of a search wait for one another, and for a server that is away.
-SECONDS_TO_WAIT = 60
+# A call waits this long for a gRPC server that is away, or busy: it may have thousands of trials to send to many.
+SECONDS_TO_WAIT = 300
 # A first look at a server should tell sooner that it is not there.
 SECONDS_TO_ANSWER = 10
 # A running trial says this often that its worker lives; silent for the grace period, it is taken for dead.
 HEARTBEAT_SECONDS = 60
 GRACE_SECONDS = 300
 GRPC = "grpc"
+_SQLITE_OPTIONS = {"connect_args": {"timeout": SECONDS_TO_LOCK}}
+# A hundred workers should leave no more than a hundred connections open. What a restart of the server has cut is
+# found before it is used.
+_SERVER_OPTIONS = {"pool_size": 1, "max_overflow": 9, "pool_pre_ping": True}
 STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 
@@ -146,14 +150,14 @@ def turn(study: Study, what: str = "lock", wait: bool = True) -> Iterator[bool]:
     if url is None:
         yield True
         return
-    name = config.digest([study.study_name, what])
+    name = config.digest([url.database, study.study_name, what])
     with open(_lock_path(url, study.study_name, what), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
-        backend, seconds = url.get_backend_name(), SECONDS_TO_WAIT if wait else 0.0
+        backend, seconds = url.get_backend_name(), SECONDS_TO_LOCK if wait else 0.0
         with server_lock(_without_cache(study), backend, name, seconds) as mine:
             yield mine or wait
 
@@ -173,12 +177,6 @@ def _lock_path(url: URL, study_name: str, what: str) -> pathlib.Path:
         return path.with_name(f".{path.name}.{what}")
     name = config.digest([url.render_as_string(hide_password=True), study_name, what])
     return pathlib.Path(tempfile.gettempdir(), f"nas_seg-{os.getuid()}-{name}.lock")
-
-
-_SQLITE_OPTIONS = {"connect_args": {"timeout": SECONDS_TO_LOCK}}
-# A hundred workers should leave no more than a hundred connections open. What a restart of the server has cut is
-# found before it is used.
-_SERVER_OPTIONS = {"pool_size": 1, "max_overflow": 9, "pool_pre_ping": True}
 
 
 def _connect_grpc(url: URL) -> BaseStorage:
