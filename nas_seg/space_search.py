@@ -30,7 +30,7 @@ from nas_seg.search.evaluator import Evaluator
 from nas_seg.search.interrupts import sigterm_as_interrupt
 from nas_seg.search.loop import run_search
 from nas_seg.search.space import SearchSpace
-from nas_seg.search.storage import check_storage, shown_url
+from nas_seg.search.storage import check_storage, lost_as_input_error, shown_url
 from nas_seg.search.table import show_study
 from nas_seg.search_flags import flag, required
 from nas_seg.template.policy_search import SAMPLERS, PolicyConfig, make_sampler
@@ -110,7 +110,9 @@ class SpaceSearch(abc.ABC):
     workers: int = flag(1, "Processes that search at once; each has its share of the cores.", 1)
     time_budget_minutes: float | None = flag(None, "No trial starts after so long.", 0.0)
     import_study: str | None = flag(None, "Begin with the trials of this file, from tools/leaderboard.py --export.")
-    storage: str | None = flag(None, "Database URL of the study (default: sqlite:///RUN/study.db).")
+    storage: str | None = flag(
+        None, "URL of a database, or grpc://HOST:PORT of tools/serve_studies.py (default: sqlite:///RUN/study.db)."
+    )
     study_name: str = flag("search", "Name of the study in its storage.")
 
     @property
@@ -179,9 +181,11 @@ def search(settings: SpaceSearch, command: Sequence[str]) -> None:
     check(settings, settings.space)
     if workers.worker_index() is not None:
         workers.end_with_parent()
-        _work(settings)
+        with lost_as_input_error(settings.url):
+            _work(settings)
         return
-    _finish(settings, _lead(settings, command) if settings.workers > 1 else _work(settings))
+    with lost_as_input_error(settings.url):
+        _finish(settings, _lead(settings, command) if settings.workers > 1 else _work(settings))
 
 
 def check(settings: SpaceSearch, space: SearchSpace) -> None:
@@ -289,7 +293,7 @@ def _words(proposer: Mapping[str, Any]) -> str:
 
 def _lead(settings: SpaceSearch, command: Sequence[str]) -> str:
     """Starts the workers and shows the progress of all of them; why they ended."""
-    print(f"{settings.workers} workers on {settings.url}", flush=True)
+    print(f"{settings.workers} workers on {shown_url(settings.url)}", flush=True)
     counted = _counter(settings)
     shown, _ = counted()
     with progress("search", settings.num_trials, min(shown, settings.num_trials)) as bar:

@@ -53,6 +53,9 @@ def dominators(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirectio
         return []
     signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in directions])
     values = np.array([trial.values for trial in trials]) * signs
+    if values.shape[1] == 1:
+        ordered = np.sort(values[:, 0])
+        return (len(values) - np.searchsorted(ordered, values[:, 0], side="right")).tolist()
     as_good = (values[:, None] >= values[None]).all(-1)
     better = (values[:, None] > values[None]).any(-1)
     return (as_good & better).sum(0).tolist()

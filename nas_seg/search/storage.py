@@ -122,13 +122,14 @@ def unreachable(shown: str, error: Exception) -> InputError:
 
 
 @contextlib.contextmanager
-def lost_as_input_error(study: Study) -> Iterator[None]:
-    """Turns a storage that stops answering in the middle of a search into a line for the user."""
+def lost_as_input_error(place: Study | str) -> Iterator[None]:
+    """Turns a storage (a study's, or that of a URL) that stops answering amid a search into a line for the user."""
     try:
         yield
     except STORAGE_ERRORS as error:
+        url = place if isinstance(place, str) else str(_without_cache(place).url)
         raise InputError(
-            f"{shown_url(str(_without_cache(study).url))}: the storage stopped answering ({_reason(error)}); "
+            f"{shown_url(url)}: the storage stopped answering ({_reason(error)}); "
             "what it holds is kept, and the same command goes on once it is back"
         ) from None
 

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -84,7 +85,9 @@ def circumstances() -> dict[str, Any]:
     for name in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return {"versions": versions, "machine": describe_machine(), "command": shlex.join(["python", *sys.argv])}
+    # A storage's password is nobody's business who reads a run.
+    command = re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", shlex.join(["python", *sys.argv]))
+    return {"versions": versions, "machine": describe_machine(), "command": command}
 
 
 def _first_difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:

@@ -137,3 +137,11 @@ def test_a_run_begun_before_a_field_was_there_goes_on(tmp_path):
     for other in (Settings(4), Settings(3, later=True)):
         with pytest.raises(InputError, match="this run has"):
             runs.check_run(tmp_path, {"settings": runs.section(tmp_path, "settings", other)})
+
+
+def test_the_command_that_a_run_tells_of_has_no_password(monkeypatch):
+    monkeypatch.setattr(
+        "sys.argv", ["tools/x.py", "--storage=postgresql+psycopg://me:secret@host/db", "--run_dir=a:b@c"]
+    )
+    command = runs.circumstances()["command"]
+    assert "secret" not in command and "://me:***@host/db" in command and "--run_dir=a:b@c" in command
