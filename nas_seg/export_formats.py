@@ -9,15 +9,13 @@ All have one input, ImageTensor, uint8 [1, H, W, 3], with preprocessing, padding
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
 import pathlib
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -27,6 +25,7 @@ from nas_seg import common
 from nas_seg.inference_config import InferenceConfig
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
+from nas_seg.utils.quiet import deaf_stderr
 
 SAVED_MODEL, TFLITE, TFLITE_FLOAT16, TFLITE_INT8, ONNX = (
     "saved_model",
@@ -221,7 +220,7 @@ def _tflite(folder: str, signature: str, calibration: Sequence[np.ndarray], *, k
         # The arithmetic of pictures' bytes, the softmax of probabilities: what has no int8 kernel stays in float32.
         builtins = tf.lite.OpsSet.TFLITE_BUILTINS
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, builtins]
-    with _quiet():
+    with deaf_stderr():
         return converter.convert()
 
 
@@ -232,7 +231,7 @@ def _onnx(folder: str, signature: str, _calibration: Sequence[np.ndarray]) -> by
     loaded = tf.saved_model.load(folder)
     serve = loaded.signatures[signature]
     (spec,) = serve.structured_input_signature[1].values()
-    with _quiet():
+    with deaf_stderr():
         graph, _ = tf2onnx.convert.from_function(
             tf.function(lambda image: serve(**{common.IMAGE_TENSOR: image})),
             input_signature=[tf.TensorSpec(spec.shape, spec.dtype, common.IMAGE_TENSOR)],
@@ -262,7 +261,7 @@ def _load_saved_model(path: pathlib.Path, signature: str) -> tuple[Run, str]:
 
 def _load_tflite(path: pathlib.Path, _signature: str) -> tuple[Run, str]:
     """LiteRT where it is installed; TensorFlow's own interpreter is its predecessor."""
-    with _quiet(), warnings.catch_warnings():
+    with deaf_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if importlib.util.find_spec("ai_edge_litert"):
             from ai_edge_litert.interpreter import Interpreter
@@ -292,21 +291,6 @@ def _load_onnx(path: pathlib.Path, _signature: str) -> tuple[Run, str]:
         return dict(zip(names, session.run(names, {common.IMAGE_TENSOR: image[None]}), strict=True))
 
     return run, f"onnxruntime {onnxruntime.__version__}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """File descriptor 2 is deaf: converters tell of every step there; what Python raises is raised."""
-    sys.stderr.flush()
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
 
 
 def _tflite_row(file: str, kind: str, **values: Any) -> Format:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, flags, logging
 
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.quiet import deaf_stderr
 
 # Set before TensorFlow is imported: its start-up notices would drown the tool's own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,19 +30,12 @@ def import_tensorflow() -> None:
 
     Tools call it once their flags are checked. What Python raises is raised; only file descriptor 2 is deaf.
     """
-    sys.stderr.flush()
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
+    with deaf_stderr():
         import tensorflow as tf
 
         # What TensorFlow's Python side says of saving, and of a search tracing one function a cell.
         logging.set_verbosity(logging.WARNING)
         tf.get_logger().setLevel("ERROR")
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
 
 
 def height_width(flag: str, words: Sequence[str]) -> tuple[int, int]:
