@@ -8,7 +8,6 @@ depends on k alone, and a checkpoint has the weights, alpha, beta, both optimize
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import math
 import os
@@ -26,7 +25,7 @@ from nas_seg.auto_deeplab.search_run import SECTION, StoredSplit
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
 from nas_seg.plot.report import write_report
 from nas_seg.search.interrupts import Interrupts, deferred_interrupts
-from nas_seg.utils import app, config, runs
+from nas_seg.utils import app, config, runs, scalars
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 from nas_seg.utils.state_file import load_state, save_state
@@ -271,7 +270,7 @@ def _search(parts: _Parts, interrupts: Interrupts) -> list[dict[str, Any]]:
         return rows
     train_a = parts.batches("train_a", done.step)
     train_b = parts.batches("train_b", max(done.step - parts.frozen, 0))
-    write_scalars = _scalar_writer(parts.run_dir)
+    told = scalars.writer(parts.run_dir)
     units, before = 2 * parts.total - parts.frozen, done.step + max(done.step - parts.frozen, 0)
     with progress("search", units, done=before) as bar:
         while done.step < parts.total:
@@ -280,7 +279,7 @@ def _search(parts: _Parts, interrupts: Interrupts) -> list[dict[str, Any]]:
             done.seconds += time.perf_counter() - start
             if done.step % parts.epoch_steps == 0:
                 rows.append(_finish_epoch(parts, done))
-                write_scalars(rows[-1])
+                told.row(rows[-1])
                 write_report(parts.run_dir)
             last = {"loss": done.weight_losses[-1]} if done.weight_losses else {}
             bar.advance(steps, epoch=-(-done.step // parts.epoch_steps), **last)
@@ -372,21 +371,3 @@ def _heed(parts: _Parts, done: _Progress, interrupts: Interrupts) -> None:
         _save(parts, done)
         print(f"stopped at step {done.step}; the same command goes on from there", flush=True)
         raise
-
-
-def _scalar_writer(run_dir: pathlib.Path) -> Callable[[dict[str, Any]], None]:
-    """Writes the numbers of a row for TensorBoard, where that is installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return lambda row: None
-    import tensorflow as tf
-
-    writer = tf.summary.create_file_writer(str(run_dir / "tensorboard"))
-
-    def write(row: dict[str, Any]) -> None:
-        with writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                if isinstance(value, float):
-                    tf.summary.scalar(name, value)
-        writer.flush()
-
-    return write

@@ -6,6 +6,7 @@ IMAGE_NAME = "image_name"
 HEIGHT = "height"
 WIDTH = "width"
 REWARD = "reward"
+PICTURES = "pictures"
 
 # Names of the tensors of an exported network, as DeepLab's export_model has them.
 IMAGE_TENSOR = "ImageTensor"

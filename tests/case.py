@@ -32,7 +32,8 @@ def run_tool(tool: str, *arguments, columns: int = 60) -> subprocess.CompletedPr
     return subprocess.run(
         [sys.executable, f"tools/{tool}.py", *map(str, arguments)],
         cwd=REPOSITORY,
-        env=os.environ | {"COLUMNS": str(columns)},
+        # A pipe would have no progress.
+        env=os.environ | {"COLUMNS": str(columns), "NAS_SEG_PROGRESS": "lines"},
         capture_output=True,
         text=True,
     )

@@ -20,6 +20,7 @@ _LEVELS = {
     "nas_seg.inference": 2,
     "nas_seg.inference_config": 1,
     "nas_seg.optimizers": 2,
+    "nas_seg.gradients": 2,
     "nas_seg.search_flags": 1,
     "nas_seg.train_config": 1,
     "nas_seg.train_flags": 3,
@@ -87,6 +88,7 @@ _FOR_SEVERAL_TOOLS = (
     "nas_seg.search_flags",
     "nas_seg.old_flags",
     "nas_seg.inference_flags",
+    "nas_seg.utils.app",
 )
 
 

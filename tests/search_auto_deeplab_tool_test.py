@@ -118,7 +118,7 @@ def test_a_search_stopped_and_killed_ends_bit_for_bit_as_an_uninterrupted_one(re
     stopped = subprocess.Popen(_command(records, run_dir), cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     _signal_after(stopped, run_dir, 2, signal.SIGTERM)
     output, _ = stopped.communicate()
-    assert stopped.returncode == 130 and "the same command goes on from there" in output
+    assert stopped.returncode == 143 and "the same command goes on from there" in output
     halves = (run_dir / "split.json").read_bytes()
     step = int(_state(run_dir)["number_step"])
     assert 2 <= step < 12

@@ -15,6 +15,7 @@ from absl import flags
 from nas_seg.auto_deeplab import AutoDeepLabGenotype
 from nas_seg.auto_deeplab import decode as decoding
 from nas_seg.plot import auto_deeplab_diagram
+from nas_seg.plot.markup import adaptive
 from nas_seg.utils import app, config
 from nas_seg.utils.errors import InputError
 
@@ -42,8 +43,8 @@ def main() -> None:
     path = decoding.best_path(beta, border_correction=FLAGS.border_correction)
     genotype = AutoDeepLabGenotype(decoding.decode_cell(alpha), path.levels)
     drawings = {
-        "path.svg": auto_deeplab_diagram.path_svg(genotype, beta=beta),
-        "cell.svg": auto_deeplab_diagram.cell_svg(genotype),
+        "path.svg": adaptive(auto_deeplab_diagram.path_svg(genotype, beta=beta)),
+        "cell.svg": adaptive(auto_deeplab_diagram.cell_svg(genotype)),
     }
     if FLAGS.output:
         genotype.save(FLAGS.output)

@@ -1,5 +1,6 @@
 """Draws an architecture as an SVG file: the branches of a dense prediction cell, and what each of them reads, to scale;
-of a network that Auto-DeepLab found its path through the strides, and its cell.
+of a network that Auto-DeepLab found its path through the strides, and its cell; of a template network its templates and
+layers. The drawing is dark where the reader of a page prefers dark screens, and light on paper.
 
 python tools/plot_architecture.py --genotype=runs/search/genotype.json --output=cell.svg --map_size=65,129
 """
@@ -11,6 +12,7 @@ import pathlib
 from absl import flags
 
 from nas_seg.plot import architecture
+from nas_seg.plot.markup import adaptive
 from nas_seg.utils import app, config, runs
 from nas_seg.utils.errors import InputError
 
@@ -31,7 +33,8 @@ def main() -> None:
     if FLAGS.map_size is not None:
         map_size = app.height_width("map_size", FLAGS.map_size)
     output = pathlib.Path(FLAGS.output or path.with_suffix(".svg"))
-    config.write_bytes(output, architecture.draw(genotype, map_size, stride, FLAGS.title).encode())
+    drawing = architecture.draw(genotype, map_size, stride, FLAGS.title)
+    config.write_bytes(output, adaptive(drawing).encode())
     print(f"{genotype.summary()}\ndrawing: {output}")
 
 

@@ -22,10 +22,12 @@ class Family(NamedTuple):
     """What can be done with a kind of architecture.
 
     Attributes:
+        genotype: its class.
         load: path -> genotype.
         draw: (genotype, map_size, output_stride, title) -> SVG text.
     """
 
+    genotype: type
     load: Callable[[Any], Any]
     draw: Callable[..., str]
 
@@ -41,9 +43,9 @@ def _draw_template(genotype: TemplateGenotype, map_size: tuple[int, int], output
 
 
 FAMILIES = {
-    DPCGenotype.KIND: Family(DPCGenotype.load, dpc_svg),
-    AutoDeepLabGenotype.KIND: Family(AutoDeepLabGenotype.load, _draw_network),
-    TemplateGenotype.KIND: Family(TemplateGenotype.load, _draw_template),
+    DPCGenotype.KIND: Family(DPCGenotype, DPCGenotype.load, dpc_svg),
+    AutoDeepLabGenotype.KIND: Family(AutoDeepLabGenotype, AutoDeepLabGenotype.load, _draw_network),
+    TemplateGenotype.KIND: Family(TemplateGenotype, TemplateGenotype.load, _draw_template),
 }
 
 
@@ -56,6 +58,14 @@ def load_genotype(path: str | os.PathLike) -> Any:
     nested = isinstance(data, list) and data and isinstance(data[0], list)
     bare = TemplateGenotype.KIND if nested else DPCGenotype.KIND
     return _family(data.get("kind") if isinstance(data, dict) else bare, f"{path}: ").load(path)
+
+
+def of_network(network: Any, where: str = "network") -> Any:
+    """The genotype in a network's section of a training's config.json; None for a network made by hand."""
+    found = network.get("genotype", _backbone_of(network).get("genotype")) if isinstance(network, Mapping) else None
+    if not isinstance(found, Mapping):
+        return None
+    return config.from_json(_family(found.get("kind"), f"{where}: ").genotype, found, f"{where}.genotype")
 
 
 def draw(genotype: Any, map_size: tuple[int, int] = MAP_SIZE, output_stride: int = 16, title: str = "") -> str:
@@ -84,7 +94,7 @@ def feature_map(sections: Mapping[str, Any]) -> tuple[tuple[int, int], int]:
 
 
 def _backbone_of(task: Any) -> Mapping[str, Any]:
-    """The fields of a task's backbone; none where it tells none."""
+    """The fields of the backbone of a task or a network; none where it tells none."""
     backbone = task.get("backbone") if isinstance(task, Mapping) else None
     return backbone if isinstance(backbone, Mapping) else {}
 

@@ -25,27 +25,27 @@ from nas_seg.plot.colors import (
     SERIES,
 )
 from nas_seg.plot.markup import Markup, element, fit, svg, text, text_width
-from nas_seg.plot.wiring import BAR, LABEL, OP, SMALL, Point, end_bar, line, op_box, source_box, wire
+from nas_seg.plot.wiring import BAR, LABEL, OP, SMALL, TO_END, Point, end_bar, line, op_box, source_box, wire
 from nas_seg.utils.errors import InputError
 
-_MARGIN, _TITLE, _CAPTION = 16.0, 28.0, 24.0  # around everything; heights of a title and of a line below
+_MARGIN, _TITLE, _CAPTION = 16.0, 28.0, 26.0  # around everything; heights of a title and of a line below
 
 # The trellis: distances between nodes and where the first stands.
 _STEP_X, _STEP_Y, _RADIUS = 62.0, 58.0, 9.0
 _LEFT, _TOP = 92.0, 40.0
 
 # The cell: an op, the frame of two of them, the distances between frames, the bars of inputs and concatenation.
-_PLUS, _PAD, _NAME = 20.0, 9.0, 20.0
+_PLUS, _PAD, _NAME = 16.0, 7.0, 22.0
 _CARD = (2 * OP[0] + _PLUS + 2 * _PAD, OP[1] + _PAD + _NAME)
-_GAP_X, _GAP_Y = 34.0, 26.0
-_INPUT = (132.0, 34.0)
+_GAP_X, _GAP_Y = 10.0, 22.0
+_INPUT = (104.0, 34.0)
 
-# (name, box, dashes of its outline) by how an op begins; dashes for the holes of an atrous convolution.
+# (lines of its name, box, dashes of its outline) by how an op begins; dashes for the holes of an atrous convolution.
 _STYLES = {
     "sep_conv": ("sep", CONV_BOX, None),
     "dil_conv": ("atrous", CONV_BOX, "5 3"),
-    "max_pool": ("max pool", POOLING_BOX, None),
-    "avg_pool": ("avg pool", POOLING_BOX, None),
+    "max_pool": ("max\npool", POOLING_BOX, None),
+    "avg_pool": ("avg\npool", POOLING_BOX, None),
     "skip_connect": ("skip", POINTWISE_BOX, None),
 }
 _INPUT_NAMES = ("0: H(l-2)", "1: H(l-1)")
@@ -124,7 +124,9 @@ def _path_labels(num_layers: int, has_beta: bool) -> list[Markup]:
     for level in range(NUM_LEVELS):
         x, y = _MARGIN, _spot(0, level)[1] + 4
         labels.append(text(x, y, f"stride {FINEST_STRIDE * 2**level}", LABEL, fill=FAINT_INK))
-    words = "Layers from left to right; grey: " + ("the darker, the more probable." if has_beta else "possible steps.")
+    words = "Layers from left to right; grey: " + (
+        "the stronger, the more probable." if has_beta else "possible steps."
+    )
     return [*labels, text(_MARGIN, _spot(0, NUM_LEVELS - 1)[1] + _RADIUS + _CAPTION, words, SMALL, fill=FAINT_INK)]
 
 
@@ -154,7 +156,7 @@ def _node(layer: int, level: int, on_path: bool) -> Markup:
 def _cell_panel(genotype: AutoDeepLabGenotype) -> _Panel:
     num_sources = 2 + genotype.num_blocks
     rows = [_row(source) for source in range(num_sources)]
-    concat_x = _card_x(genotype.num_blocks)
+    concat_x = _card_x(genotype.num_blocks) + TO_END
     readers: dict[int, list[tuple[float, float]]] = {source: [] for source in range(num_sources)}
     boxes = [source_box(_MARGIN, rows[source], _INPUT, _INPUT_NAMES[source], "input") for source in range(2)]
     for b, block in enumerate(genotype.cell):
@@ -199,5 +201,5 @@ def _card(block: int, y: float) -> Markup:
 def _op_box(op: str, corner: Point) -> Markup:
     prefix = next(prefix for prefix in _STYLES if op.startswith(prefix))
     name, box, dashes = _STYLES[prefix]
-    words = [name, *op.removeprefix(prefix).strip("_").split("_")] if op != prefix else [name]
+    words = [*name.splitlines(), *(word for word in op.removeprefix(prefix).split("_") if word)]
     return op_box(words, box, dashes, corner)

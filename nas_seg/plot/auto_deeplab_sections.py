@@ -17,8 +17,9 @@ from nas_seg.auto_deeplab.relaxation import alpha_probabilities, beta_probabilit
 from nas_seg.auto_deeplab.retraining import Retraining
 from nas_seg.auto_deeplab.search_config import SearchConfig
 from nas_seg.plot import auto_deeplab_diagram, page
-from nas_seg.plot.axes import WIDTH, Frame, Key, look, mark, polyline, segment, time_unit
+from nas_seg.plot.axes import segment, time_unit
 from nas_seg.plot.colors import AXIS, FAINT_INK, GRID, SERIES
+from nas_seg.plot.curves import line_chart
 from nas_seg.plot.heat_map import HeatMap, heat_maps
 from nas_seg.plot.markup import Markup, element, svg, text
 from nas_seg.search.table import count, seconds
@@ -210,27 +211,12 @@ def _words(value: Any) -> str:
 
 
 def _line_chart(search: GradientSearch, y_label: str, names: Mapping[str, str]) -> str:
-    """Numbers of the rows by epoch: a line and a mark for each name."""
+    """Numbers of the rows by epoch, and where alpha and beta begin to move."""
     lines = {
         name: [(one.row["epoch"], one.row[key]) for one in search.epochs if one.row[key] is not None]
         for name, key in names.items()
     }
-    keys = [Key(name, look(i).shape, look(i).color, look(i).dash) for i, name in enumerate(lines)]
-    ys = [y for points in lines.values() for _, y in points]
-    frame = Frame([0, search.epochs[-1].row["epoch"]], ys, ("epoch", y_label), keys, from_zero=True, whole=True)
-    parts = [frame.axes()]
-    frozen = search.config.num_frozen_epochs
-    if 0 < frozen <= search.epochs[-1].row["epoch"]:
-        x = frame.x(frozen)
-        parts.append(segment(x, frame.top, x, frame.bottom, FAINT_INK, "5 3", class_="frozen"))
-    for number, (name, points) in enumerate(lines.items()):
-        style, spots = look(number), [(frame.x(x), frame.y(y)) for x, y in points]
-        parts.append(polyline(spots, style.color, 1.8, style.dash))
-        parts += [
-            mark(style.shape, style.color, *spot, f"epoch {x}, {name}: {y:.4f}", class_="point")
-            for spot, (x, y) in zip(spots, points, strict=True)
-        ]
-    return str(svg(WIDTH, frame.height, f"{y_label} by epoch", *parts))
+    return line_chart(lines, "epoch", y_label, at=search.config.num_frozen_epochs)
 
 
 def _strip(search: GradientSearch) -> str:

@@ -1,7 +1,7 @@
 """The colours of drawings: each as it is on white paper, and what it becomes on a dark screen.
 
-A drawing has the colours for paper, so that as a file of its own it looks alike everywhere. A page in which it
-stands replaces them where the reader prefers dark screens: see `dark_style`.
+A drawing has the colours for paper, which every program shows. A page in which it stands, or the drawing itself as a
+file of its own (`markup.adaptive`), replaces them where the reader prefers dark screens: see `dark_style`.
 """
 
 from __future__ import annotations

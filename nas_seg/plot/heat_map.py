@@ -51,8 +51,8 @@ def heat_maps(maps: Sequence[HeatMap], rows: Sequence[str], columns: Sequence[st
     ]
     for number, one in enumerate(maps):
         parts += _map(one, left + number * step, top, rows, columns, largest or 1.0)
-    parts.append(text(_MARGIN, height - 8, f"{label}; darkest: {largest:.3f}", _SIZE, fill=FAINT_INK))
-    needed = _MARGIN + text_width(f"{label}; darkest: {largest:.3f}", _SIZE)
+    parts.append(text(_MARGIN, height - 8, f"{label}; strongest: {largest:.3f}", _SIZE, fill=FAINT_INK))
+    needed = _MARGIN + text_width(f"{label}; strongest: {largest:.3f}", _SIZE)
     return str(svg(max(left + len(maps) * step, needed) + _MARGIN, height, label, *parts))
 
 

@@ -6,7 +6,7 @@ import html
 import re
 from typing import Any
 
-from nas_seg.plot.colors import INK, PAPER
+from nas_seg.plot.colors import INK, PAPER, dark_style
 
 FONT = "system-ui, 'Segoe UI', Helvetica, Arial, 'DejaVu Sans', sans-serif"
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
@@ -58,6 +58,13 @@ def svg(width: float, height: float, label: str, *children: Any) -> Markup:
         "svg", background, *children, xmlns=SVG_NAMESPACE, width=width, height=height,
         viewBox=f"0 0 {_plain(width)} {_plain(height)}", role="img", aria_label=label, font_family=FONT,
     )  # fmt: skip
+
+
+def adaptive(drawing: str) -> str:
+    """A drawing as a file of its own: dark where the reader prefers dark screens, on paper as it is."""
+    head, rest = drawing.split(">", 1)
+    style = element("style", Markup(f"@media screen and (prefers-color-scheme: dark) {{\n{dark_style()}\n}}"))
+    return f"{head}>{style}{rest}"
 
 
 def text_width(content: str, size: float, bold: bool = False) -> float:

@@ -93,12 +93,17 @@ def worst_pictures(result: NetworkResult, count: int) -> tuple[list[tuple[pathli
 
 
 def data_uri(path: str | os.PathLike, width: int = _PICTURE_WIDTH) -> str:
-    """A picture as a data URI: JPEG, at most `width` pixels wide."""
+    """A picture file as a data URI: JPEG, at most `width` pixels wide."""
     try:
         with Image.open(path) as image:
             picture = image.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: expected a picture ({error})") from None
+    return jpeg_uri(picture, width)
+
+
+def jpeg_uri(picture: Image.Image, width: int) -> str:
+    """A picture as a data URI: JPEG, at most `width` pixels wide."""
     if picture.width > width:
         height = max(1, round(picture.height * width / picture.width))
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)

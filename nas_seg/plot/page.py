@@ -43,10 +43,13 @@ details {{ margin: 12px 0; }}
 summary {{ cursor: pointer; font-weight: 600; }}
 figure {{ margin: 12px 0; }}
 figure img {{ display: block; max-width: 100%; height: auto; }}
+.views {{ display: grid; gap: 6px; grid-template-columns: repeat(4, 1fr); }}
+.views img {{ width: 100%; }}
 figcaption {{ font-size: 0.9rem; overflow-wrap: anywhere; }}
 .swatch {{ display: inline-block; width: 0.9em; height: 0.9em; margin: 0 4px 0 0; border: 1px solid var(--line); }}
 .swatches span {{ display: inline-block; margin-right: 16px; }}
-@media (max-width: 1000px) {{ table {{ font-size: 0.8rem; }} th, td {{ padding-right: 10px; }} }}
+@media (max-width: 1000px) {{ table {{ font-size: 0.8rem; }} th, td {{ padding-right: 10px; }}
+  .views {{ grid-template-columns: 1fr 1fr; }} }}
 @media (max-width: 600px) {{ main {{ padding: 8px 12px 32px; }} h1 {{ font-size: 1.35rem; }}
   .diagram svg {{ max-width: none; }} }}
 @media screen and (prefers-color-scheme: dark) {{

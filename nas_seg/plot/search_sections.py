@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from nas_seg.common import REWARD
-from nas_seg.plot import architecture, charts, page
+from nas_seg.plot import architecture, charts, page, settings
 from nas_seg.plot.axes import time_unit
 from nas_seg.plot.markup import Markup, element, join
 from nas_seg.plot.search_result import SearchResult, Unscored
@@ -56,11 +56,15 @@ def about(search: SearchResult) -> Markup:
     known = [
         ("Command", element("code", command) if command else None),
         ("Objectives", ", ".join(search.objectives)),
-        ("Space", f"{_words(search.facts['space'])}: {search.space.size():,} architectures"),
+        ("Space", f"{settings.words(search.facts['space'])}: {search.space.size():,} architectures"),
         ("Dates", _dates(search)),
         ("Scoring", f"{search.seconds / factor:.1f} {unit}, all scored and early-stopped trials together"),
         ("Machine", _machine(search)),
-        *((_title(name), _words(value)) for name, value in _flat(sections) if name not in _OWN_ROWS),
+        *(
+            (settings.title(name), settings.words(value))
+            for name, value in settings.flat(sections)
+            if name not in _OWN_ROWS
+        ),
     ]
     return page.section("Command, machine and settings", page.facts(known))
 
@@ -230,25 +234,11 @@ def _dates(search: SearchResult) -> str:
 def _machine(search: SearchResult) -> str:
     """Where the search was started, or else the machine at hand; and where the trials ran if that was another one."""
     if "machine" in search.sections:
-        return _words(search.sections["machine"])
+        return settings.words(search.sections["machine"])
     hosts = {trial.user_attrs[studies.WORKER]["host"] for trial in search.trials if studies.WORKER in trial.user_attrs}
     if hosts <= {platform.node()}:
         return describe_machine()
     return f"{describe_machine()} (where this page was made; trials ran on {', '.join(sorted(hosts))})"
-
-
-def _title(name: str) -> str:
-    return name[:1].upper() + name[1:].replace("_", " ")
-
-
-def _flat(sections: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Sections by name; one that has sections of its own is followed by them."""
-    rows = []
-    for name, value in sections.items():
-        inner = {k: v for k, v in value.items() if isinstance(v, Mapping)} if isinstance(value, Mapping) else {}
-        rows.append((name, {k: v for k, v in value.items() if k not in inner} if inner else value))
-        rows += inner.items()
-    return rows
 
 
 def _conditions(search: SearchResult) -> dict[str, Any]:
@@ -267,12 +257,3 @@ def _parsed(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return value
-
-
-def _words(value: Any) -> str:
-    """A JSON value on a line: "steps 200 · batch_size 8"."""
-    if isinstance(value, Mapping):
-        return " · ".join(f"{key} {_words(item)}" for key, item in value.items() if item is not None)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_words(item) for item in value)
-    return str(value)

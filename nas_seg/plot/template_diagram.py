@@ -11,19 +11,19 @@ import textwrap
 
 from nas_seg.plot.colors import BAR_BOX, CONV_BOX, FAINT_INK, PAPER, POINTWISE_BOX, POOLING_BOX
 from nas_seg.plot.markup import Markup, element, fit, svg, text, text_width
-from nas_seg.plot.wiring import BAR, LABEL, OP, SMALL, Point, end_bar, op_box, source_box, wire
+from nas_seg.plot.wiring import BAR, LABEL, OP, SMALL, TO_END, Point, end_bar, op_box, source_box, wire
 from nas_seg.template.genotype import NUM_ENCODER_MAPS, Layer, Template, TemplateGenotype
 from nas_seg.template.plan import ENCODER_MAPS, Map, plan
 
 _MARGIN, _TITLE = 16.0, 28.0  # around everything; height of a title
 
 # A template: an op, the room for the aggregation between two of them, the frame around both.
-_BETWEEN, _PAD, _NAME, _TEMPLATE_GAP = 48.0, 9.0, 20.0, 24.0
+_BETWEEN, _PAD, _NAME, _TEMPLATE_GAP = 44.0, 8.0, 22.0, 20.0
 _TEMPLATE = (2 * OP[0] + _BETWEEN + 2 * _PAD, OP[1] + _PAD + _NAME)
 # A layer, the distances between layers, the encoder's maps, the classifier; where on a layer its two inputs enter.
-_LAYER = (136.0, 58.0)
-_GAP_X, _GAP_Y = 26.0, 22.0
-_INPUT = (150.0, 34.0)
+_LAYER = (120.0, 64.0)
+_GAP_X, _GAP_Y = 10.0, 20.0
+_INPUT = (126.0, 34.0)
 _PORTS = (0.3, 0.7)
 
 # (words, box, dashes of its outline) of an op; dashes for the holes of an atrous convolution.
@@ -32,7 +32,7 @@ _OPS = {
     "sep_conv_5x5": (("sep", "5x5"), CONV_BOX, None),
     "sep_conv_5x5_dil6": (("sep 5x5", "rate 6"), CONV_BOX, "5 3"),
     "global_average_pool": (("average", "of all"), POOLING_BOX, None),
-    "max_pool_3x3": (("max pool", "3x3"), POOLING_BOX, None),
+    "max_pool_3x3": (("max", "pool", "3x3"), POOLING_BOX, None),
     "skip_connect": (("skip",), POINTWISE_BOX, None),
 }
 
@@ -51,7 +51,7 @@ def template_svg(genotype: TemplateGenotype, title: str = "", sep_repeats: int =
     maps = [*ENCODER_MAPS, *(layer[-1].output for layer in plan(genotype, sep_repeats, stride_rule))]
     top = _MARGIN + (_TITLE if title else 0.0)
     graph_top = top + _TEMPLATE[1] + 2 * _GAP_Y
-    classifier_x = _layer_x(len(genotype.layers))
+    classifier_x = _layer_x(len(genotype.layers)) + TO_END
     templates_width = len(genotype.templates) * (_TEMPLATE[0] + _TEMPLATE_GAP) - _TEMPLATE_GAP
     width = max(classifier_x + BAR, _MARGIN + templates_width) + _MARGIN
     first, last = (_row(graph_top, n) for n in (NUM_ENCODER_MAPS, len(maps) - 1))
@@ -111,12 +111,13 @@ def _layer_card(number: int, layer: Layer, output: Map, y: float) -> Markup:
     )
     repeats = f" × {layer.repeats}" if layer.repeats > 1 else ""
     middle = {"text_anchor": "middle"}
-    words = f"T{layer.template}{repeats}"
+    words, made = f"T{layer.template}{repeats}", f"{number}: {output.channels} at 1/{output.stride}"
+    # Far down, the share of the picture is a long number.
+    size = min(SMALL, SMALL * (_LAYER[0] - 6) / text_width(made, SMALL))
     lines = [
-        text(x + _LAYER[0] / 2, top + 24, words, 13, font_weight="bold", class_="applies", **middle),
+        text(x + _LAYER[0] / 2, top + 22, words, LABEL, font_weight="bold", class_="applies", **middle),
         text(x + _LAYER[0] / 2, top + 39, f"stride {layer.stride}", SMALL, **middle) if layer.stride > 1 else None,
-        text(x + _LAYER[0] / 2, top + 52, f"{number}: {output.channels} at 1/{output.stride}", SMALL, fill=FAINT_INK,
-             **middle),
+        text(x + _LAYER[0] / 2, top + 56, made, size, fill=FAINT_INK, **middle),
     ]  # fmt: skip
     return element("g", frame, *lines)
 
@@ -142,5 +143,5 @@ def _caption(width: float, bottom: float) -> tuple[float, list[Markup]]:
         "application after the first reads what the right op read, and what the application before it put out."
     )
     lines = textwrap.wrap(words, int((width - 2 * _MARGIN) / text_width("x", SMALL)))
-    marks = [text(_MARGIN, bottom + 24 + 15 * i, line, SMALL, fill=FAINT_INK) for i, line in enumerate(lines)]
-    return bottom + 24 + 15 * len(lines), marks
+    marks = [text(_MARGIN, bottom + 26 + 17 * i, line, SMALL, fill=FAINT_INK) for i, line in enumerate(lines)]
+    return bottom + 26 + 17 * len(lines), marks

@@ -11,9 +11,12 @@ from typing import Any
 from nas_seg.plot.colors import BAR_BOX, INK, SERIES
 from nas_seg.plot.markup import Markup, element, text
 
-LABEL, SMALL = 12.5, 10.5  # font sizes
-OP = (80.0, 40.0)
-BAR = 40.0  # width of what stands at the end
+# Font sizes: a drawing is up to 1100 wide and is to be read where 800 pixels have to do.
+LABEL, SMALL = 14.0, 12.5
+OP = (70.0, 56.0)
+BAR = 34.0  # width of what stands at the end
+TO_END = 12.0  # before it, for the head of the last line
+_LINE = 16.0  # from one line of words to the next
 _WIRES = (INK, *SERIES)
 _WIRE_WIDTH = 1.7
 
@@ -21,7 +24,7 @@ Point = tuple[float, float]
 
 
 def op_box(words: Sequence[str], box: tuple[str, str], dashes: str | None, corner: Point) -> Markup:
-    """A box of an op, one or two lines in it.
+    """A box of an op, up to three lines in it.
 
     Args:
         words: its lines.
@@ -34,9 +37,9 @@ def op_box(words: Sequence[str], box: tuple[str, str], dashes: str | None, corne
         "rect", x=x, y=y, width=OP[0], height=OP[1], rx=5, fill=fill, stroke=line, stroke_width=1.3,
         stroke_dasharray=dashes, class_="op",
     )  # fmt: skip
-    first = y + OP[1] / 2 + (4.5 if len(words) == 1 else -3.0)
+    first = y + OP[1] / 2 + 5.0 - _LINE / 2 * (len(words) - 1)
     lines = [
-        text(x + OP[0] / 2, first + 15 * i, word, LABEL, font_weight="bold", text_anchor="middle")
+        text(x + OP[0] / 2, first + _LINE * i, word, LABEL, font_weight="bold", text_anchor="middle")
         for i, word in enumerate(words)
     ]
     return element("g", frame, *lines)
@@ -49,15 +52,15 @@ def source_box(x: float, y: float, size: Point, words: str, class_: str) -> Mark
         "rect", x=x, y=y - height / 2, width=width, height=height, rx=6, fill=BAR_BOX[0], stroke=BAR_BOX[1],
         class_=class_,
     )  # fmt: skip
-    return element("g", box, text(x + width / 2, y + 4.5, words, 13, font_weight="bold", text_anchor="middle"))
+    return element("g", box, text(x + width / 2, y + 5.0, words, LABEL, font_weight="bold", text_anchor="middle"))
 
 
 def end_bar(x: float, y: float, height: float, words: str) -> Markup:
     """The upright bar on the right in which rows end."""
     box = element("rect", x=x, y=y, width=BAR, height=height, rx=6, fill=BAR_BOX[0], stroke=BAR_BOX[1], class_="concat")
-    middle = (x + BAR / 2 + 4.5, y + height / 2)
+    middle = (x + BAR / 2 + 5.0, y + height / 2)
     turn = f"rotate(-90 {middle[0]:.2f} {middle[1]:.2f})"
-    return element("g", box, text(*middle, words, 13, font_weight="bold", text_anchor="middle", transform=turn))
+    return element("g", box, text(*middle, words, LABEL, font_weight="bold", text_anchor="middle", transform=turn))
 
 
 def wire(number: int, start: Point, targets: Sequence[Point], bar_x: float | None) -> list[Markup]:

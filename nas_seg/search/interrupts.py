@@ -11,17 +11,20 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from nas_seg.utils.errors import Terminated
+
 
 class Interrupts:
     """What has come so far; made by `deferred_interrupts`."""
 
     def __init__(self):
-        self._received = self._open = False
+        self._received: int | None = None
+        self._open = False
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal has come."""
-        if self._received:
-            raise KeyboardInterrupt
+        """Raises KeyboardInterrupt if a signal has come; Terminated, which is one, for SIGTERM."""
+        if self._received is not None:
+            raise _interrupt(self._received)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -35,9 +38,9 @@ class Interrupts:
 
     def handle(self, number: int, frame: Any) -> None:
         """The handler; whoever sends a second signal does not want to wait."""
-        again, self._received = self._received, True
+        again, self._received = self._received is not None, number
         if self._open or again:
-            raise KeyboardInterrupt
+            raise _interrupt(number)
 
 
 @contextlib.contextmanager
@@ -50,13 +53,17 @@ def deferred_interrupts() -> Iterator[Interrupts]:
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Within this, SIGTERM raises KeyboardInterrupt as Ctrl-C does."""
+    """Within this, SIGTERM raises Terminated, which is heeded wherever Ctrl-C is."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        raise _interrupt(number)
 
     with _handled(interrupt, signal.SIGTERM):
         yield
+
+
+def _interrupt(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 @contextlib.contextmanager

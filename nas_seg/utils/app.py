@@ -1,11 +1,12 @@
 """How a command-line tool starts and ends: flags parsed, one line for an error, exit codes.
 
-0: done. 1: a bug, with its traceback. 2: the user can put it right (one line says how). 130: Ctrl-C.
+0: done. 1: a bug, with its traceback. 2: the user can put it right (one line says how). 130: Ctrl-C. 143: SIGTERM.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import textwrap
@@ -13,15 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 
-from nas_seg.utils.errors import InputError
+from nas_seg.utils import progress
+from nas_seg.utils.errors import InputError, Terminated
 from nas_seg.utils.quiet import deaf_stderr
 
 # Set before TensorFlow is imported: its start-up notices would drown the tool's own lines.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# The disk, a quota, or the limit of a file's size.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool: parses sys.argv into absl's FLAGS, calls main(), turns errors into one line and a code."""
+    flags.DEFINE_boolean("quiet", False, "Show no progress.")
     app.run(lambda _: _call(main), flags_parser=_parse)
 
 
@@ -53,9 +59,24 @@ def _call(main: Callable[[], None]) -> None:
             main()
     except InputError as error:
         _refuse(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except Exception as error:
+        reason = _full_disk(error)
+        if reason is None:
+            raise
+        _refuse(f"nothing more can be written: {reason}; the same command goes on once there is room")
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """What an error says of a full disk, whichever library met it: some have the system's words alone."""
+    words = [os.strerror(number) for number in _FULL]
+    while error is not None:
+        if getattr(error, "errno", None) in _FULL or any(word in str(error) for word in words):
+            return " ".join(str(error).split())[:300]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextlib.contextmanager
@@ -78,6 +99,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         _refuse(str(error))
+    if flags.FLAGS.quiet:
+        os.environ[progress.VARIABLE] = progress.QUIET
     if len(rest) > 1:
         _refuse(f"unexpected argument {rest[1]!r}: values are given as --flag=value")
     return rest
@@ -90,7 +113,7 @@ def _refuse(message: str) -> None:
 
 def _help(program: str) -> str:
     lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", f"usage: python {program} [--flag=value ...]", ""]
-    for flag in flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]):
+    for flag in (*flags.FLAGS.get_key_flags_for_module(sys.modules["__main__"]), flags.FLAGS["quiet"]):
         default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
         lines.append(f"  --{flag.name}" + ("" if default in (None, "") else f" (default: {default})"))
         lines.append(textwrap.fill(flag.help or "", 100, initial_indent=" " * 6, subsequent_indent=" " * 6))

@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right, and the words of its messages."""
+"""The one exception for what a user can put right, and the words of its messages; and the one for SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class InputError(ValueError):
 
     The message names the file, flag or field, says what was expected and what came.
     """
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where it is heeded as Ctrl-C is; the exit code tells the two apart."""
 
 
 def unknown(what: str, received: object, known: Iterable[str]) -> InputError:

@@ -1,14 +1,23 @@
-"""Progress with time left: a bar on a terminal, a line now and then in a log."""
+"""Progress with time left: a bar on a terminal, a line now and then in a log file, nothing in a pipe.
+
+The environment variable `VARIABLE` says otherwise, for this process and those that it starts: a name of `STYLES`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich import progress as rich_progress
 
+from nas_seg.utils.errors import InputError, unknown
+
+VARIABLE = "NAS_SEG_PROGRESS"
+BAR, LINES, QUIET = STYLES = ("bar", "lines", "quiet")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -42,12 +51,38 @@ class _Bar:
         self._bar.update(self._task, advance=count, description=self._label + shown)
 
 
+class _Nothing:
+    def advance(self, count: int = 1, **numbers: float) -> None:
+        pass
+
+
 def _short(value: float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-@contextmanager
-def progress(label: str, total: int, done: int = 0) -> Iterator[_Lines | _Bar]:
+def style() -> str:
+    """How progress is shown: a name of `STYLES`.
+
+    Raises:
+        InputError: where the environment variable names no style.
+    """
+    asked = os.environ.get(VARIABLE)
+    if asked:
+        if asked not in STYLES:
+            raise InputError(f"{VARIABLE}: {unknown('style', asked, STYLES)}")
+        return asked
+    if sys.stdout.isatty():
+        return BAR
+    try:
+        # Whoever reads a pipe wants the results alone.
+        return QUIET if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode) else LINES
+    except (OSError, ValueError):
+        # No file behind it: standard output was replaced, or is closed.
+        return LINES
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int, done: int = 0) -> Iterator[_Lines | _Bar | _Nothing]:
     """Yields an object with `advance(count=1, **numbers)`; `numbers` are shown beside the bar.
 
     Args:
@@ -55,8 +90,9 @@ def progress(label: str, total: int, done: int = 0) -> Iterator[_Lines | _Bar]:
         total: how many steps there are in all.
         done: how many were done before (after a resume).
     """
-    if not sys.stdout.isatty():
-        yield _Lines(label, total, done)
+    shown = style()
+    if shown != BAR:
+        yield _Lines(label, total, done) if shown == LINES else _Nothing()
         return
     columns = (
         rich_progress.TextColumn("{task.description}"),

@@ -5,83 +5,21 @@ import re
 import numpy as np
 import pytest
 from drawings import find, parse
+from gradient_search import EPOCHS, FROZEN, LAYERS, make_gradient_search, make_retraining
 
-from nas_seg.auto_deeplab import decode, retraining, search_run
+from nas_seg.auto_deeplab import retraining, search_run
 from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype
 from nas_seg.auto_deeplab.relaxation import num_edges
-from nas_seg.auto_deeplab.search_config import SearchConfig
-from nas_seg.auto_deeplab.space import random_genotype
 from nas_seg.plot.heat_map import HeatMap, heat_maps
 from nas_seg.plot.report import write_report
-from nas_seg.search import second_stage
-from nas_seg.search.second_stage import Training
-from nas_seg.utils import config, runs
 from nas_seg.utils.errors import InputError
-
-HOSTILE = "<script>alert(1)</script>"
-LAYERS, EPOCHS, FROZEN = 6, 8, 4
-
-
-def make_run(run_dir, epochs=EPOCHS, collapse=None):
-    """A search whose alpha and beta drift from the fifth epoch on."""
-    settings = SearchConfig(num_layers=LAYERS, num_blocks=3, epochs=EPOCHS)
-    about = {"versions": {"python": "3"}, "machine": f"two cores {HOSTILE}", "command": f"python x {HOSTILE}"}
-    runs.open_run(run_dir, {search_run.SECTION: config.to_json(settings), "dataset_dir": "records"} | about)
-    rng = np.random.default_rng(0)
-    drift = rng.normal(size=(num_edges(3), 8)), rng.normal(size=(LAYERS, 4, 3))
-    for epoch in range(1, epochs + 1):
-        moved = max(epoch - FROZEN, 0)
-        alpha, beta = (1e-3 + moved * part for part in drift)
-        path = decode.best_path(beta)
-        genotype = AutoDeepLabGenotype(decode.decode_cell(alpha), path.levels)
-        search_run.write_epoch(run_dir, epoch, genotype, {"alpha": alpha, "beta": beta})
-        entropies = decode.entropies(alpha, beta)
-        row = {
-            "step": 10 * epoch,
-            "epoch": epoch,
-            "architecture_steps": 10 * moved,
-            "weight_loss": 2.0 / epoch,
-            "architecture_loss": 2.1 / epoch if moved else None,
-            "learning_rate": 0.01,
-            "val_miou": None if epoch == 1 else 0.1 + 0.01 * epoch,
-            "val_pixel_accuracy": 0.5,
-            "alpha_entropy": entropies.alpha,
-            "beta_entropy": entropies.beta,
-            "path_entropy": entropies.path,
-            "margin": path.margin,
-            "genotype": genotype.summary(),
-            "collapse": collapse,
-            "seconds": 30.0,
-            "peak_gib": 2.5 + epoch / 100,
-        }
-        runs.append_metrics(run_dir, row)
-    return run_dir
-
-
-def make_retraining(run_dir):
-    genotypes = [random_genotype(seed, LAYERS, 3) for seed in range(4)]
-    groups = [retraining.SEARCHED, *[retraining.RANDOM] * 3]
-    outcomes = [
-        retraining.make_outcome(
-            group if i == 0 else f"random_{i - 1}",
-            group,
-            genotype.summary(),
-            (1_200_000, 3_400_000_000),
-            [] if i == 3 else [Training("run", 0, 0.5 - 0.02 * i, 0.4 - 0.01 * i, 60.0)],
-            f"seed 0: out of memory {HOSTILE}" if i == 3 else None,
-        )
-        for i, (group, genotype) in enumerate(zip(groups, genotypes, strict=True))
-    ]
-    found = retraining.Retraining(
-        second_stage.rank(outcomes), 1, 2000, (360, 480), "records", "train", "val", "test", {}, "two cores", "python y"
-    )
-    config.save(run_dir / retraining.FOLDER / retraining.FILE, found)
-    return found
 
 
 @pytest.fixture(scope="module", name="run_dir")
 def fixture_run_dir(tmp_path_factory):
-    run_dir = make_run(tmp_path_factory.mktemp("runs") / "gradient", collapse="the path never leaves stride 4")
+    run_dir = make_gradient_search(
+        tmp_path_factory.mktemp("runs") / "gradient", collapse="the path never leaves stride 4"
+    )
     make_retraining(run_dir)
     return run_dir
 
@@ -160,28 +98,28 @@ def test_retrained_networks_stand_beside_random_ones(text):
 
 
 def test_a_search_without_a_finished_epoch_has_a_page(tmp_path):
-    text = write_report(make_run(tmp_path / "young", epochs=0)).read_text()
+    text = write_report(make_gradient_search(tmp_path / "young", epochs=0)).read_text()
     assert "No epoch is finished yet." in text and "two cores" in text
 
 
 def test_a_damaged_epoch_is_named(tmp_path):
-    run_dir = make_run(tmp_path / "run")
+    run_dir = make_gradient_search(tmp_path / "run")
     search_run.logits_path(run_dir, 3).write_bytes(b"no zip")
     with pytest.raises(InputError, match="epoch_003.npz: expected an .npz file"):
         write_report(run_dir)
 
 
 def test_the_network_of_an_unfinished_search_is_refused_unless_allowed(tmp_path):
-    run_dir = make_run(tmp_path / "run", epochs=3)
+    run_dir = make_gradient_search(tmp_path / "run", epochs=3)
     with pytest.raises(InputError, match="at epoch 3 of 8; --allow_unfinished takes its latest network"):
         search_run.finished_genotype(run_dir)
     path = search_run.finished_genotype(run_dir, allow_unfinished=True)
     latest = AutoDeepLabGenotype.load(search_run.genotype_path(run_dir, 3))
     assert AutoDeepLabGenotype.load(path) == latest
-    done = make_run(tmp_path / "done")
+    done = make_gradient_search(tmp_path / "done")
     assert AutoDeepLabGenotype.load(search_run.finished_genotype(done)).num_layers == LAYERS
     with pytest.raises(InputError, match="has not finished an epoch yet"):
-        search_run.finished_genotype(make_run(tmp_path / "young", epochs=0), allow_unfinished=True)
+        search_run.finished_genotype(make_gradient_search(tmp_path / "young", epochs=0), allow_unfinished=True)
     with pytest.raises(InputError, match="expected the run folder of tools/search_auto_deeplab.py"):
         search_run.finished_genotype(tmp_path)
 

