@@ -1,17 +1,19 @@
 # make quickstart     the whole path on drawn pictures, in about six minutes
 # make test           the tests
 # make test-services  workers that share a study on real servers; installs Debian's postgresql where it can
+# make test-faults    kills, full disks, damaged files; FAULTS=full takes hours and as many of them as docs/reliability.md tells
 # Both make .venv first where it is missing. TENSORFLOW names the build: tensorflow-cpu, or tensorflow[and-cuda].
 
 PYTHON ?= python3
 TENSORFLOW ?= tensorflow-cpu
 QUICKSTART ?=
 PYTEST ?=
+FAULTS ?=
 
 INSTALLED := .venv/.installed
 RUN := .venv/bin/python
 
-.PHONY: install quickstart test test-slow test-services lint clean
+.PHONY: install quickstart test test-slow test-services test-faults lint clean
 
 install: $(INSTALLED)
 
@@ -35,6 +37,9 @@ test-slow: $(INSTALLED)
 
 test-services: $(INSTALLED)
 	$(RUN) -m pytest -q -m services tests/services $(PYTEST)
+
+test-faults: $(INSTALLED)
+	NAS_SEG_FAULTS=$(FAULTS) $(RUN) -m pytest -q -n 2 --dist=loadfile $(if $(FAULTS),-m faults,-m "faults and not slow") tests/faults $(PYTEST)
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

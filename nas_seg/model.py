@@ -169,6 +169,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         path = runs.find_weights(path)
     if not os.path.isfile(path):
         raise InputError(f"{path}: expected a .weights.h5 file, found none")
+    runs.check_weights(path)
     try:
         model.load_weights(str(path))
     except Exception as error:  # h5py and Keras raise many unrelated types for a file that does not fit.
@@ -215,7 +216,7 @@ def fill_backbone(backbone: keras.Model, config: AnyBackbone, weights: str | os.
 def read_genotype(path: str | os.PathLike) -> DPCConfig | AutoDeepLabConfig | TemplateConfig:
     """Reads a genotype file of any family as its family's default network."""
     kind = genotype_kind(config_lib.read_json(path))
-    if kind not in _GENOTYPES:
+    if not isinstance(kind, str) or kind not in _GENOTYPES:
         raise InputError(f"{path}: {unknown('kind of genotype', kind, _GENOTYPES)}")
     genotype, network = _GENOTYPES[kind]
     return network(genotype.load(path))

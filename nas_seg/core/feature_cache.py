@@ -1,6 +1,6 @@
 """Backbone features of a fixed list of pictures, computed once and memory-mapped by every trial.
 
-CACHE/cache.json      format_version, what the features depend on, shapes; written last
+CACHE/cache.json      format_version, what the features depend on, shapes, checksums; written last
 CACHE/features.npy    float16 [N, h, w, C]
 CACHE/features_K.npy  the same of further maps, K = 1, 2, ..., where there are any
 CACHE/labels.npy      uint8 [N, H, W]
@@ -14,6 +14,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 
-_IDENTITY, _MORE, _LABELS = "made_from", "more", "labels"
+_IDENTITY, _MORE, _LABELS, _CHECKSUMS = "made_from", "more", "labels", "crc32"
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -64,7 +65,7 @@ def open_or_build(
 
     Raises:
         InputError: where the folder holds a cache made from something else, naming what differs, or one that
-            is damaged.
+            is damaged; or where it cannot be written.
     """
     folder = pathlib.Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,9 @@ def _open(folder: pathlib.Path, made_from: Mapping[str, Any], count: int) -> Fea
     path = folder / "cache.json"
     data = config.read_json(path)
     config.check_version(data, path)
-    there, wanted = data.get(_IDENTITY, {}), config.to_json(dict(made_from))
+    there, wanted = data.get(_IDENTITY), config.to_json(dict(made_from))
+    if not isinstance(there, dict):
+        raise _damaged(folder, f"cache.json does not say what it was {_IDENTITY.replace('_', ' ')}")
     for name in sorted({*there, *wanted}):
         if there.get(name) != wanted.get(name):
             raise InputError(
@@ -87,12 +90,25 @@ def _open(folder: pathlib.Path, made_from: Mapping[str, Any], count: int) -> Fea
             )
     try:
         names = _names(len(data.get(_MORE, ())))
+        # Caches of earlier versions have no checksums.
+        if data.get(_CHECKSUMS) not in (None, _checksums(folder, names)):
+            raise ValueError("its bytes are not those that were written")
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: a damaged feature cache ({error}); delete the folder") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, error) from None
     if any(len(array) != count for array in arrays):
         raise InputError(f"{folder}: expected a feature cache of {count} pictures, found {len(arrays[0])}")
     return FeatureCache(*arrays[:2], tuple(arrays[2:]))
+
+
+def _damaged(folder: pathlib.Path, reason: object) -> InputError:
+    words = " ".join(str(reason).split())
+    return InputError(f"{folder}: a damaged feature cache ({words}); delete the folder, and it is computed again")
+
+
+def _checksums(folder: pathlib.Path, names: Iterable[str]) -> dict[str, int]:
+    """Of whole files. Trials read all of them anyway, and a flipped bit would change every score unseen."""
+    return {name: zlib.crc32(np.memmap(folder / f"{name}.npy", np.uint8, mode="r")) for name in names}
 
 
 def _build(folder: pathlib.Path, made_from: Mapping[str, Any], count: int, compute: Callable) -> None:
@@ -121,8 +137,10 @@ def _build(folder: pathlib.Path, made_from: Mapping[str, Any], count: int, compu
         first, labels, *more = (list(array.shape) for array in arrays.values())
         shapes = {"features": first, "labels": labels} | ({_MORE: more} if more else {})
         identity = config.to_json(dict(made_from))
+        checksums = {_CHECKSUMS: _checksums(unfinished, arrays)}
         config.write_json(
-            unfinished / "cache.json", {"format_version": config.FORMAT_VERSION, _IDENTITY: identity} | shapes
+            unfinished / "cache.json",
+            {"format_version": config.FORMAT_VERSION, _IDENTITY: identity} | shapes | checksums,
         )
         os.rename(unfinished, folder)
     finally:
@@ -136,7 +154,15 @@ def _names(num_more: int) -> list[str]:
 
 def _memmap(path: pathlib.Path, name: str, count: int, batch: np.ndarray) -> np.memmap:
     dtype = np.uint8 if name == _LABELS else np.float16
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, *batch.shape[1:]))
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(count, *batch.shape[1:]))
+        if hasattr(os, "posix_fallocate"):
+            # The file is all holes so far. Where the disk cannot fill one, the system ends the process by SIGBUS.
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return array
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ A picture without label has none of the last two.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +32,15 @@ WIDTH = "image/width"
 CHANNELS = "image/channels"
 LABEL_ENCODED = "image/segmentation/class/encoded"
 LABEL_FORMAT = "image/segmentation/class/format"
+
+# Of the keys that are read: the kind of list that holds their one value.
+_KINDS = {
+    ENCODED: "bytes_list",
+    FILENAME: "bytes_list",
+    HEIGHT: "int64_list",
+    WIDTH: "int64_list",
+    LABEL_ENCODED: "bytes_list",
+}
 
 
 class Record(NamedTuple):
@@ -114,18 +123,18 @@ def decode(serialized: bytes, where: object) -> Record:
         feature = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
         raise InputError(f"{where}: expected a tf.Example, received other bytes") from None
-    values = {key: item.bytes_list.value or item.int64_list.value for key, item in feature.items()}
+    values = {key: _only(feature, key, where) for key in _KINDS if key in feature}
     for key in (ENCODED, HEIGHT, WIDTH):
-        if not values.get(key):
+        if values.get(key) is None:
             raise InputError(f"{where}: key {key!r} is missing")
-    image = pictures.decode_image(values[ENCODED][0], f"{where}: {ENCODED}").array
-    said = (values[HEIGHT][0], values[WIDTH][0])
+    image = pictures.decode_image(values[ENCODED], f"{where}: {ENCODED}").array
+    said = (values[HEIGHT], values[WIDTH])
     if said != image.shape[:2]:
         raise InputError(f"{where}: {HEIGHT}, {WIDTH} say {said[0]}x{said[1]}, the image is {_by(image)}")
     label = None
     # DeepLab's builders write the key with no bytes where there is no label.
-    if any(values.get(LABEL_ENCODED, ())):
-        picture = pictures.decode_label(values[LABEL_ENCODED][0], f"{where}: {LABEL_ENCODED}")
+    if values.get(LABEL_ENCODED):
+        picture = pictures.decode_label(values[LABEL_ENCODED], f"{where}: {LABEL_ENCODED}")
         if picture.mode != "L" or picture.note:
             # `parse` would give a palette's luminance, and stretch values of fewer bits.
             raise InputError(
@@ -135,8 +144,20 @@ def decode(serialized: bytes, where: object) -> Record:
         label = picture.array
         if label.shape != image.shape[:2]:
             raise InputError(f"{where}: expected a label of {_by(image)} as its image, received {_by(label)}")
-    name = values.get(FILENAME) or [b""]
-    return Record(image, label, name[0].decode(errors="replace"))
+    return Record(image, label, (values.get(FILENAME) or b"").decode(errors="replace"))
+
+
+def _only(feature: Any, key: str, where: object) -> bytes | int | None:
+    """The one value of a key as `parse` takes it; None where nothing is said, or where a label has no bytes at all."""
+    kind = feature[key].WhichOneof("kind")
+    if kind is None:
+        return None
+    values = getattr(feature[key], kind).value
+    if not values and key == LABEL_ENCODED:
+        return None
+    if kind != _KINDS[key] or len(values) != 1:
+        raise InputError(f"{where}: {key}: expected one value of {_KINDS[key]}, received {len(values)} of {kind}")
+    return values[0]
 
 
 def read_size(serialized: bytes) -> tuple[int, int]:

@@ -19,11 +19,13 @@ from nas_seg.utils.errors import InputError
 # A TFRecord frame: length (8 bytes), its checksum (4), the record, its checksum (4).
 _LENGTH_BYTES, _HEADER_BYTES, _FOOTER_BYTES = 8, 12, 4
 # What TensorFlow raises when records are not what the graph expects, or have gone.
-_READ_ERRORS = (
+READ_ERRORS = (
     tf.errors.DataLossError,
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
     tf.errors.OutOfRangeError,
+    # Its message quotes the bytes that are no tf.Example, and they need not be text.
+    UnicodeDecodeError,
 )
 
 
@@ -207,7 +209,7 @@ def translate_data_errors(dataset_dir: str | os.PathLike, *splits: str) -> Itera
     """
     try:
         yield
-    except _READ_ERRORS:
+    except READ_ERRORS:
         for split in splits:
             verify(dataset_dir, split)
         raise

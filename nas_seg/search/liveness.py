@@ -59,15 +59,20 @@ def repeat(study: Study, trial: FrozenTrial, died: bool) -> None:
 def recover(study: Study) -> int:
     """Fails the trials that dead workers left running, and queues them again.
 
-    Dead is a process of this machine that is gone, and a worker of another machine that has been silent for the
-    grace period. A trial that this very process left running (a search interrupted in a notebook) counts as left too.
+    To be called in the study's turn (`nas_seg.search.storage.turn`). Dead is a process of this machine that is gone,
+    and a worker of another machine that has been silent for the grace period. A trial that this very process left
+    running (a search interrupted in a notebook) counts as left too.
 
     Returns:
         how many there were.
     """
     recovered, silent = 0, _silent(study)
+    url = storages.storage_url(study)
+    # Who asks for a trial has the turn until its worker is named. With sqlite, which is one machine's, that is the
+    # caller now; a server's turn may have been given up.
+    seconds_to_begin = 0 if url is not None and url.get_backend_name() == "sqlite" else SECONDS_TO_LOCK
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_abandoned(trial, silent):
+        if not _is_abandoned(trial, silent, seconds_to_begin):
             continue
         # When another process was quicker, it has queued the trial too.
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
@@ -96,12 +101,14 @@ def _is_alive(study: Study, trial: FrozenTrial, silent: Callable[[], Collection[
     return worker["host"] == platform.node() or storages.storage_url(study) is not None
 
 
-def _is_abandoned(trial: FrozenTrial, silent: Callable[[], Collection[int]]) -> bool:
+def _is_abandoned(
+    trial: FrozenTrial, silent: Callable[[], Collection[int]], seconds_to_begin: float = SECONDS_TO_LOCK
+) -> bool:
     """Whether a running trial's worker is known to be gone."""
     worker = trial.user_attrs.get(WORKER)
     if worker is None:
         started = trial.datetime_start
-        return started is not None and time.time() - started.timestamp() > SECONDS_TO_LOCK
+        return started is not None and time.time() - started.timestamp() > seconds_to_begin
     if worker["host"] == platform.node():
         return worker["pid"] == os.getpid() or worker["started"] != _process_start(worker["pid"])
     return worker[_LEASE] < time.time() if _LEASE in worker else trial._trial_id in silent()

@@ -209,6 +209,11 @@ def _check_sqlite(url: URL, must_exist: bool) -> bool:
         raise InputError(f"{shown}: the folder {path.parent} does not exist")
     if must_exist and not path.is_file():
         raise InputError(f"{shown}: the file {path} does not exist")
+    locks = sorted(path.parent.glob(f".{path.name}.*")) if path.is_file() and not path.stat().st_size else ()
+    if locks:
+        shown_locks = ", ".join(map(str, locks))
+        # A search makes them once the study is there. SQLite would take the file for a new one, and all begin anew.
+        raise InputError(f"{shown}: the file is empty, but was not; put it back, or delete {shown_locks} to begin anew")
     return True
 
 

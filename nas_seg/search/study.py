@@ -8,10 +8,11 @@ The scores of baselines, which are no trials, are user attributes of the study: 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -86,7 +87,7 @@ def open_study(
     facts = _facts(space, objectives, conditions or {})
     directions = ["maximize" if name == REWARD else "minimize" for name in objectives]
     shown = shown_url(storage)
-    try:
+    with _damage_as_input_error(shown):
         study = optuna.create_study(
             storage=open_storage(storage),
             study_name=study_name,
@@ -97,11 +98,10 @@ def open_study(
         if FACTS not in study.user_attrs and not study.get_trials(deepcopy=False):
             study.set_user_attr(FACTS, facts)
         known = study.user_attrs.get(FACTS)
-    except STORAGE_ERRORS as error:
-        raise unreachable(shown, error) from None
-    where = f"{shown}: study {study_name!r}"
-    _check_version(where, known)
-    _check_facts(where, known, facts)
+        where = f"{shown}: study {study_name!r}"
+        _check_version(where, known)
+        _check_facts(where, known, facts)
+        _read_trials(study)
     return study
 
 
@@ -109,16 +109,14 @@ def read_study(storage: str, study_name: str) -> Study:
     """Opens an existing study to read it, whatever its space; InputError when there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = shown_url(storage)
-    try:
+    with _damage_as_input_error(shown):
         opened = open_storage(storage, must_exist=True)
         names = optuna.get_all_study_names(opened)
         if study_name not in names:
             raise InputError(f"{shown}: {unknown('study', study_name, names)}" if names else f"{shown}: has no study")
         study = optuna.load_study(study_name=study_name, storage=opened)
-        known = study.user_attrs.get(FACTS)
-    except STORAGE_ERRORS as error:
-        raise unreachable(shown, error) from None
-    _check_version(f"{shown}: study {study_name!r}", known)
+        _check_version(f"{shown}: study {study_name!r}", study.user_attrs.get(FACTS))
+        _read_trials(study)
     return study
 
 
@@ -132,18 +130,16 @@ def check_study(storage: str, study_name: str, space: SearchSpace, objectives: S
     """InputError when a storage that exists has a study of this name that is of another space or other objectives."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = shown_url(storage)
-    try:
+    with _damage_as_input_error(shown):
         opened = open_storage(storage)
         if study_name not in optuna.get_all_study_names(opened):
             return
         known = optuna.load_study(study_name=study_name, storage=opened).user_attrs.get(FACTS)
-    except STORAGE_ERRORS as error:
-        raise unreachable(shown, error) from None
-    # Without facts it is one that another process is just making, or none of ours: `open_study` tells.
-    if known is not None:
-        where = f"{shown}: study {study_name!r}"
-        _check_version(where, known)
-        _check_facts(where, known, _facts(space, objectives, known["conditions"]))
+        # Without facts it is one that another process is just making, or none of ours: `open_study` tells.
+        if known is not None:
+            where = f"{shown}: study {study_name!r}"
+            _check_version(where, known)
+            _check_facts(where, known, _facts(space, objectives, known["conditions"]))
 
 
 def ask(study: Study, space: SearchSpace) -> tuple[Trial, Any]:
@@ -266,6 +262,26 @@ def _row(rank: int, trial: FrozenTrial, space: SearchSpace) -> Row:
         metrics=metrics,
         seconds=trial.user_attrs.get(SECONDS),
     )
+
+
+@contextlib.contextmanager
+def _damage_as_input_error(shown: str) -> Iterator[None]:
+    """Within it, what a storage raises that does not answer, or whose rows nobody wrote so, becomes an InputError."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        raise unreachable(shown, error) from None
+    except InputError:
+        raise
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{shown}: the study cannot be read, it may be damaged ({reason})") from None
+
+
+def _read_trials(study: Study) -> None:
+    """Raises what a damaged trial does, before a search has begun; ended trials are not read a second time."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        float(trial.user_attrs[METRICS][REWARD])
 
 
 def _facts(space: SearchSpace, objectives: Sequence[str], conditions: Mapping[str, Any]) -> dict[str, Any]:

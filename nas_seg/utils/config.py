@@ -73,7 +73,7 @@ def _scalar(annotation: Any, data: Any, where: str) -> Any:
     if annotation is None or annotation is type(None):
         matches = data is None
     elif annotation is float:
-        matches = isinstance(data, (int, float)) and not isinstance(data, bool) and math.isfinite(data)
+        matches = isinstance(data, (int, float)) and not isinstance(data, bool) and _is_finite(data)
         data = float(data) if matches else data
     elif annotation is int:
         matches = isinstance(data, int) and not isinstance(data, bool)
@@ -85,11 +85,18 @@ def _scalar(annotation: Any, data: Any, where: str) -> Any:
     return data
 
 
+def _is_finite(number: int | float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # An integer beyond the largest float.
+        return False
+
+
 def _from_union(args: tuple, data: Any, where: str) -> Any:
     kinds = {a.KIND: a for a in args if hasattr(a, "KIND")}
     if kinds and isinstance(data, dict):
         kind = data.get("kind")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise InputError(f"{where}.kind: {unknown('kind', kind, kinds)}")
         return _from_fields(kinds[kind], data, where)
     if data is None and type(None) in args:
@@ -140,7 +147,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits.
         raise InputError(f"{path}: expected JSON ({error})") from None
 
 
@@ -164,7 +171,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     except BaseException:

@@ -18,6 +18,7 @@ import platform
 import re
 import shlex
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
@@ -30,6 +31,8 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "ckpt"
 BEST, LAST = "best", "last"
+# An attribute of a weights file.
+_CHECKSUM = "nas_seg_crc32"
 
 # What may differ between two starts of one run.
 _CIRCUMSTANCES = ("versions", "machine", "command")
@@ -169,6 +172,49 @@ def write_metrics(run_dir: str | os.PathLike, rows: Iterable[Mapping[str, Any]])
     config.write_bytes(pathlib.Path(run_dir, METRICS), "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
+def latest_checkpoint(run_dir: str | os.PathLike) -> str | None:
+    """The prefix of the checkpoint that a training goes on from; None where there is none yet.
+
+    It is the one that RUN/ckpt/checkpoint names, which TensorFlow writes last. Where that list is damaged, or what it
+    names is gone, it is the newest whole one, and the list is written anew: TensorFlow's own function would find none,
+    and the training would begin again.
+
+    Raises:
+        InputError: where there was one, and none is whole.
+    """
+    import tensorflow as tf
+
+    folder = pathlib.Path(run_dir, CHECKPOINTS)
+    with contextlib.suppress(ValueError):  # Bytes that are no text.
+        state = tf.train.get_checkpoint_state(str(folder))
+        if state is not None and os.path.isfile(f"{state.model_checkpoint_path}.index"):
+            return state.model_checkpoint_path
+    # step-12.index; a kill amid the first save leaves one that is not whole, and no list.
+    numbers = {
+        int(path.stem.removeprefix("step-")): str(path.with_suffix("")) for path in folder.glob("step-[0-9]*.index")
+    }
+    whole = [numbers[number] for number in sorted(numbers) if _is_whole(numbers[number])]
+    if whole:
+        tf.compat.v1.train.update_checkpoint_state(str(folder), whole[-1], whole)
+        return whole[-1]
+    if (folder / "checkpoint").exists():
+        raise InputError(f"{folder}: expected a checkpoint, none can be read; put it back, or delete the folder")
+    return None
+
+
+def _is_whole(prefix: str) -> bool:
+    """Whether every value of a checkpoint can be read; each has a checksum."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, LookupError, RuntimeError):
+        return False
+    return True
+
+
 def weights_path(run_dir: str | os.PathLike, which: str) -> pathlib.Path:
     """Where the weights BEST or LAST of a run lie."""
     return pathlib.Path(run_dir, CHECKPOINTS, f"{which}.weights.h5")
@@ -190,13 +236,48 @@ def find_weights(run_dir: str | os.PathLike, which: str = BEST) -> pathlib.Path:
 
 
 def save_weights(model: Any, path: str | os.PathLike) -> None:
-    """`model.save_weights`, as a whole or not at all."""
+    """`model.save_weights`, as a whole or not at all, with a checksum. One process at a time may write a file."""
+    import h5py
+
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Keras asks for this ending.
-    temporary = path.with_name(f".{os.getpid()}.{path.name.removesuffix('.weights.h5')}.weights.h5")
+    # Keras asks for this ending. What a killed process left is written over.
+    temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.part.weights.h5")
     try:
         model.save_weights(temporary)
+        with h5py.File(temporary, "a") as file:
+            file.attrs[_CHECKSUM] = _checksum(file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_weights(path: str | os.PathLike) -> None:
+    """InputError for a file of `save_weights` whose values are not those that were written; HDF5 itself would not tell.
+
+    Other programs' files, which have no checksum, pass.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            whole = file.attrs.get(_CHECKSUM) in (None, _checksum(file))
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: the weights cannot be read ({' '.join(str(error).split())[:200]})") from None
+    if not whole:
+        raise InputError(f"{path}: the weights are damaged, their values are not those that were written")
+
+
+def _checksum(file: Any) -> int:
+    """Of the names and values of all arrays of an open HDF5 file."""
+    import h5py
+
+    found = 0
+
+    def add(name: str, item: Any) -> None:
+        nonlocal found
+        if isinstance(item, h5py.Dataset):
+            found = zlib.crc32(item[()].tobytes(), zlib.crc32(name.encode(), found))
+
+    file.visititems(add)
+    return found
