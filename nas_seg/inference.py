@@ -44,6 +44,19 @@ def scorer(
         images, float [B, H, W, 3] of any size -> float32 [B, H, W, C]: logits where the network looks once, and
         otherwise probabilities.
     """
+    score = raw_scorer(model, inference, variants)
+    return lambda images: score(images)[1]
+
+
+def raw_scorer(
+    model: keras.Model, inference: InferenceConfig | None = None, variants: Mapping[float, keras.Model] | None = None
+) -> Callable[[Any], tuple[Any, Any]]:
+    """As `scorer`, with the scores that its own are cut and resized from.
+
+    Returns:
+        images -> (raw scores, scores). Raw ones have the size that the picture is resized to (`inference.size_range`)
+        and padded to (`inference.crop_size`); without either both are the same.
+    """
     inference = inference or InferenceConfig()
     networks = {scale: (variants or {}).get(scale, model) for scale in inference.eval_scales}
     if inference.crop_size is not None:
@@ -55,10 +68,11 @@ def scorer(
         size = ops.shape(images)[1:3]
         if inference.size_range.resizes:
             images = resize_bilinear(images, inference.size_range.resized(size, ops))
-        logits = [look(networks[scale], images, scale, flip, size, inference) for scale, flip in inference.looks]
-        if not logits[1:]:
-            return logits[0]
-        return sum(ops.softmax(one, axis=-1) for one in logits) / len(logits)
+        height, width = ops.shape(images)[1:3]
+        looks = [look(networks[scale], images, scale, flip, inference) for scale, flip in inference.looks]
+        raw = sum(ops.softmax(one, axis=-1) for one in looks) / len(looks) if looks[1:] else looks[0]
+        scores = raw if inference.crop_size is None else raw[:, :height, :width]
+        return raw, resize_bilinear(scores, size) if inference.size_range.resizes else scores
 
     return score
 
@@ -74,17 +88,17 @@ def probabilities(scores, inference: InferenceConfig, double_softmax: bool = Fal
     return ops.softmax(scores, axis=-1) if double_softmax or not inference.looks[1:] else scores
 
 
-def _look(network, images, scale: float, flip: bool, size, inference: InferenceConfig):
-    """Logits [B, *size, C] of one look."""
+def _look(network, images, scale: float, flip: bool, inference: InferenceConfig):
+    """Logits of one look, of the size of the images."""
+    size = ops.shape(images)[1:3]
     images = ops.flip(images, axis=2) if flip else images
     logits = padded_logits(network, _scaled(images, scale))
     logits = ops.flip(logits, axis=2) if flip else logits
-    as_it_is = scale == 1.0 and not inference.size_range.resizes
-    return logits if as_it_is else resize_bilinear(logits, size)
+    return logits if scale == 1.0 else resize_bilinear(logits, size)
 
 
-def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool, size, inference: InferenceConfig):
-    """The same by DeepLab's arithmetic."""
+def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool, inference: InferenceConfig):
+    """Logits of one look by DeepLab's arithmetic, of the size of the crop."""
     height, width = ops.shape(images)[1:3]
     crop = [ops.maximum(side, least) for side, least in zip((height, width), inference.crop_size, strict=True)]
     pixel = ops.convert_to_tensor(pixel, images.dtype)
@@ -95,8 +109,7 @@ def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool,
     if scale < 1.0:
         # multi_scale_logits brings them to the size that they have at scale 1, and only then they go on.
         logits = ResizeToScale(1.0 / stride)([logits, images])
-    logits = resize_bilinear(ops.flip(logits, axis=2) if flip else logits, crop)[:, :height, :width]
-    return resize_bilinear(logits, size) if inference.size_range.resizes else logits
+    return resize_bilinear(ops.flip(logits, axis=2) if flip else logits, crop)
 
 
 def _stride(network: keras.Model) -> int:

@@ -59,8 +59,9 @@ def predict(
 
     Args:
         model: images [B, H, W, 3] in [0, 255] -> logits [B, H, W, C].
-        images: an array [H, W, 3] of RGB in [0, 255]; the path of a picture, of a folder, or a pattern such as
-            `frames/*.png` or `frames/%05d.png`; or several arrays and paths of pictures, also [B, H, W, 3].
+        images: an array [H, W, 3] of RGB in [0, 255]; the path of a picture, of a file with several (an animated GIF
+            or WebP, a TIFF), of a folder, or a pattern such as `frames/*.png` or `frames/%05d.png`; or several arrays
+            and paths of pictures, also [B, H, W, 3].
         inference: scales, mirrored pictures and so on, see `nas_seg.inference.scorer`; None: one look.
         variants: as there.
         tile_size: pixels of a tile's side, k * 32 + 1; None: whole pictures.
@@ -68,7 +69,7 @@ def predict(
         return_probabilities: return pairs (labels, probabilities float32 [H, W, C]).
 
     Returns:
-        int32 [H, W] or the pair; an iterator of them for a folder, a pattern or several pictures.
+        int32 [H, W] or the pair; an iterator of them for a folder, a pattern or several pictures or frames.
 
     Raises:
         InputError: for a tile that cannot be, a picture that cannot be read, an array of another shape. Of several
@@ -160,7 +161,7 @@ def look_at(
 
 def write_predictions(
     look: Look,
-    pictures: Mapping[str, pathlib.Path],
+    pictures: Mapping[str, pathlib.Path | picture_files.Frame],
     output_dir: str | os.PathLike,
     class_names: Sequence[str],
     colors: Sequence[Color],
@@ -176,7 +177,7 @@ def write_predictions(
 
     Args:
         look: of `looker` or `saved_model_looker`.
-        pictures: name -> file.
+        pictures: name -> file or frame.
         output_dir: made where it is missing.
         class_names: one a class.
         colors: one a class.
@@ -213,7 +214,8 @@ def write_predictions(
 def _pictures(images: Any) -> tuple[Iterable[Any], bool]:
     """What to predict one after the other, and whether it is one picture."""
     if isinstance(images, (str, os.PathLike)):
-        return picture_files.find_images(images), os.path.isfile(images)
+        found = picture_files.find_images(images)
+        return found, os.path.isfile(images) and len(found) == 1
     if getattr(images, "ndim", None) == 3:
         return [images], True
     if not isinstance(images, Iterable):
@@ -223,7 +225,7 @@ def _pictures(images: Any) -> tuple[Iterable[Any], bool]:
 
 def _read(picture: Any) -> np.ndarray:
     """One picture as an array [H, W, 3]."""
-    if isinstance(picture, (str, os.PathLike)):
+    if isinstance(picture, (str, os.PathLike, picture_files.Frame)):
         return picture_files.read_image(picture)
     array = np.asarray(picture)
     if array.ndim != 3 or array.shape[-1] != 3 or not array.size or array.dtype.kind not in "uif":

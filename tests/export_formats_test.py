@@ -14,12 +14,14 @@ from nas_seg.utils.errors import InputError
 SIZE = (33, 47)
 INSTALLED = [name for name, row in export_formats.FORMATS.items() if all(map(importlib.util.find_spec, row.packages))]
 # Least share of equal labels and largest error of a probability. Float32: sums in another order. Float16: weights of
-# 11 bits, of a network whose probabilities are near one another. Int8: steps of 1/256 of the range of the logits.
+# 11 bits, of a network whose probabilities are near one another. Int8: steps of 1/256 of the range of the logits;
+# int16x8: kernels of 8 bits alone.
 LIMITS = {
     "saved_model": (1.0, 1e-5),
     "tflite": (0.999, 1e-5),
     "tflite_float16": (0.995, 1e-3),
     "tflite_int8": (0.9, 0.03),
+    "tflite_int16x8": (0.95, 0.02),
     "onnx": (0.999, 1e-5),
 }
 

@@ -121,6 +121,32 @@ def test_files_folders_and_frames_are_read_in_the_order_of_their_numbers(tmp_pat
     assert [path.name for path in picture_files.find_images(tmp_path / "f%02d.png")] == ["f10.png", "f100.png"]
 
 
+@pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "pages.tif"])
+def test_frames_of_one_file_are_predicted_one_by_one_and_named_by_their_number(tmp_path, name):
+    model, frames = training.tiny_model(), [np.full((9, 14, 3), 40 * i, np.uint8) for i in range(3)]
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / name, save_all=True, append_images=others, **({"lossless": True} if "webp" in name else {}))
+    found = picture_files.find_images(tmp_path / name)
+    for frame in (*found, *reversed(found)):
+        np.testing.assert_array_equal(picture_files.read_image(frame), frames[frame.index])
+    labels = list(nas_seg.predict(model, tmp_path / name))
+    np.testing.assert_array_equal(labels, [nas_seg.predict(model, frame) for frame in frames])
+    stem = name.split(".")[0]
+    assert picture_files.output_names(found) == [f"{stem}_0000{i}" for i in range(3)]
+    # What is written anew is read anew.
+    others[0].save(tmp_path / name, **({"lossless": True} if "webp" in name else {}))
+    np.testing.assert_array_equal(nas_seg.predict(model, tmp_path / name), nas_seg.predict(model, frames[1]))
+
+
+def test_frames_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "text.gif").write_text("words")
+    with pytest.raises(InputError, match="text.gif: expected a GIF, WebP or TIFF file, it cannot be decoded"):
+        picture_files.find_images(tmp_path / "text.gif")
+    Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "deep.tif")
+    with pytest.raises(InputError, match="deep.tif, frame 0: expected 8 bits a channel, received mode I;16"):
+        nas_seg.predict(training.tiny_model(), tmp_path / "deep.tif")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -50,7 +50,7 @@ def test_an_exported_network_labels_a_folder_and_corrupt_pictures_are_left_out(s
     arguments = (f"--saved_model={saved_model}", f"--input={tmp_path / 'in'}", f"--output_dir={tmp_path / 'out'}")
     output = succeed("predict", *arguments, "--skip_corrupt", "--tile_size=65", "--tile_overlap=16")
     assert f"skipped 1 of 3:\n  {tmp_path / 'in' / 'torn.jpg'}: expected a JPEG or PNG picture" in output
-    assert "predict 3/3" in output and "written: 2 pictures" in output
+    assert "written: 2 pictures" in output
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
     assert files == ["labels/f0.png", "labels/f1.png", "overlays/f0.png", "overlays/f1.png"]
     for name, image in images.items():

@@ -27,7 +27,7 @@ flags.DEFINE_string("export_path", None, "Folder to write; an export that is the
 flags.DEFINE_list("format", [export_formats.SAVED_MODEL], f"Some of {', '.join(export_formats.FORMATS)}.")
 network_flags.define_integers("export_size", (), "height,width of the pictures, for all formats but saved_model.")
 flags.DEFINE_string("dataset_dir", None, "Records whose pictures are compared and calibrated on (default: the run's).")
-flags.DEFINE_string("calibration_dir", None, "Folder of pictures that tflite_int8 is calibrated on, in place of them.")
+flags.DEFINE_string("calibration_dir", None, "Folder of pictures that tflite_int8 and _int16x8 are calibrated on.")
 flags.DEFINE_integer("calibration_images", 100, "How many of them.", lower_bound=1)
 flags.DEFINE_integer("check_images", 4, "Pictures that the files are compared on; 0: none.", lower_bound=0)
 flags.DEFINE_string("genotype", None, "With weights of a .weights.h5 file: genotype file of any search.")
@@ -64,7 +64,8 @@ def main() -> None:
     dataset_dir = _dataset_dir(None if from_file else source.run_dir)
     calibrated = any(export_formats.FORMATS[name].calibrated for name in FLAGS.format)
     if calibrated and not (FLAGS.calibration_dir or dataset_dir):
-        raise InputError("--calibration_dir: expected a folder of real pictures, or --dataset_dir, for tflite_int8")
+        needing = next(name for name in FLAGS.format if export_formats.FORMATS[name].calibrated)
+        raise InputError(f"--calibration_dir: expected a folder of real pictures, or --dataset_dir, for {needing}")
     app.import_tensorflow()
     from nas_seg import sample_pictures, scaled_networks
     from nas_seg.utils.progress import progress

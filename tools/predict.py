@@ -4,9 +4,9 @@ python tools/predict.py --run_dir=runs/top1 --input=street.jpg --output_dir=seen
 python tools/predict.py --run_dir=runs/top1 --input=photos --output_dir=seen --tile_size=513 --skip_corrupt
 python tools/predict.py --saved_model=exports/top1 --input=frames/%05d.png --output_dir=seen
 
-Writes OUTPUT_DIR/labels/NAME.png, whose palette are the classes' colours, and OUTPUT_DIR/overlays/NAME.png. Of a video
-the input are its frames: ffmpeg -i clip.mp4 frames/%05d.png makes them, ffmpeg -i seen/overlays/%05d.png labelled.mp4
-the video.
+Writes OUTPUT_DIR/labels/NAME.png, whose palette are the classes' colours, and OUTPUT_DIR/overlays/NAME.png. An animated
+GIF or WebP and a TIFF of several pages are taken frame by frame, to NAME_00000.png and on. Of any other video the input
+are its frames: ffmpeg -i clip.mp4 frames/%05d.png makes them, ffmpeg -i seen/overlays/%05d.png labelled.mp4 the video.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nas_seg.utils import app, config, runs
 from nas_seg.utils.errors import InputError, unknown
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("input", None, "A picture, a folder of pictures, or a pattern: 'frames/*.jpg', frames/%05d.png.")
+flags.DEFINE_string("input", None, "A picture, a folder of them, an animated GIF or WebP, a pattern: frames/%05d.png.")
 flags.DEFINE_string("output_dir", None, "Folder for the PNGs.")
 flags.DEFINE_string("saved_model", None, "Folder of an exported network, in place of --run_dir.")
 flags.DEFINE_integer("num_classes", 21, "Channels of a TF1 checkpoint's logits, where no data set says it.")
