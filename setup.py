@@ -33,6 +33,7 @@ setup(
         "onnx": ["tf2onnx", "onnxruntime"],
         "tflite": ["ai-edge-litert"],
         "dashboard": ["optuna-dashboard"],
+        "jax": ["jax"],
         "postgres": ["psycopg[binary]"],
         "mysql": ["PyMySQL"],
         "grpc": ["grpcio>=1.68.1", "protobuf>=5.28.1"],
@@ -44,6 +45,7 @@ setup(
             "psycopg[binary]",
             "grpcio>=1.68.1",
             "protobuf>=5.28.1",
+            "jax",
         ],
     },
 )

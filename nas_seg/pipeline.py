@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,19 +10,23 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from nas_seg import common, initial_checkpoint
 from nas_seg import eval as evaluation
-from nas_seg import initial_checkpoint
 from nas_seg import model as model_lib
 from nas_seg import train as training
 from nas_seg.core import tf1_checkpoint
 from nas_seg.core.backbones import mean_pixel
+from nas_seg.core.conv import all_layers
+from nas_seg.core.drop_path import TrainingProgress
 from nas_seg.datasets import data_generator, records
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
 from nas_seg.model import ModelConfig
 from nas_seg.train_config import TrainConfig
-from nas_seg.utils import distribute, runs
+from nas_seg.utils import distribute, runs, scalars
 from nas_seg.utils.errors import InputError
 
+# Pictures of the evaluated split that TensorBoard shows.
+_SHOWN = 3
 _SCALES = ("min_scale_factor", "max_scale_factor", "scale_factor_step_size")
 
 
@@ -45,11 +50,13 @@ def train(
         What `nas_seg.train.fit` returns.
 
     Raises:
-        InputError: for a folder of another run, weights that do not fit, damaged records, labels out of range.
+        InputError: for a folder of another run, weights that do not fit, damaged records, labels out of range, fewer
+            shards than workers.
         nas_seg.train.Diverged: when the loss is not a finite number.
     """
     strategy = strategy or tf.distribute.get_strategy()
     descriptor = read_descriptor(dataset_dir)
+    _check_shards(descriptor, train_config.train_split, distribute.num_workers(strategy), dataset_dir)
     weights = train_config.label_weights
     if weights and len(weights) != descriptor.num_classes:
         raise InputError(f"label_weights: expected {descriptor.num_classes}, one a class, received {len(weights)}")
@@ -65,9 +72,9 @@ def train(
         records.open_split(dataset_dir, name)
     keras.utils.set_random_seed(train_config.seed)
     with strategy.scope():
-        model = model_lib.build(model_config)
+        model = _build(model_config, train_config)
         model_lib.load_backbone_weights(model, model_config, train_config.backbone_weights)
-        if not tf.train.latest_checkpoint(os.path.join(run_dir, runs.CHECKPOINTS)):
+        if runs.latest_checkpoint(run_dir) is None:
             _start_from(model, model_config, train_config)
     # Only now: weights that do not fit must not leave a run folder behind.
     if distribute.is_chief(strategy):
@@ -87,6 +94,30 @@ def train(
         # The step cannot say which picture it was; this finds the first, or the error goes on.
         records.verify(dataset_dir, train_config.train_split)
         raise
+
+
+def _check_shards(descriptor: DatasetDescriptor, split: str, workers: int, dataset_dir: str | os.PathLike) -> None:
+    """InputError where several workers would have to share a file."""
+    shards = descriptor.split(split).num_shards
+    if workers > max(shards, 1):
+        raise InputError(
+            f"{dataset_dir}: split {split!r}: expected at least {workers} shards, one for each of {workers} workers, "
+            f"received {shards}; tools/build_data.py --num_shards={workers} writes as many"
+        )
+
+
+def _build(model_config: ModelConfig, train_config: TrainConfig) -> keras.Model:
+    """A fresh network that computes in the numbers of the training; its variables are float32 whatever they are."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(train_config.dtype_policy)
+    try:
+        model = model_lib.build(model_config)
+    finally:
+        keras.config.set_dtype_policy(before)
+    for layer in all_layers(model):
+        if isinstance(layer, TrainingProgress):
+            layer.calls_per_step *= train_config.micro_batches
+    return model
 
 
 def _start_from(model: keras.Model, model_config: ModelConfig, train_config: TrainConfig) -> None:
@@ -136,8 +167,10 @@ def _evaluation(model, train_config: TrainConfig, dataset_dir, descriptor: Datas
     def evaluate():
         dataset = data_generator.eval_dataset(dataset_dir, train_config.val_split)
         scores = evaluation.evaluate(model, dataset, descriptor.num_classes, descriptor.ignore_label, predict=predict)
+        pairs = ((batch[common.IMAGE][0], batch[common.LABEL][0]) for batch in dataset.take(_SHOWN))
+        shown = functools.partial(scalars.overlays, predict, pairs, descriptor.colors)
         # A row of metrics.jsonl is for the curve; the images' own scores are for tools/eval.py.
-        return {name: score for name, score in scores.items() if name != "images"}
+        return {name: score for name, score in scores.items() if name != "images"} | {common.PICTURES: shown}
 
     return evaluate
 

@@ -4,6 +4,10 @@ A batch is split over the replicas and the loss is divided by the labelled pixel
 the number of replicas does not change what is learnt. Stopped at any moment and started again, a training
 ends with the weights of an uninterrupted one: the state in a checkpoint is every variable of the model
 (those of dropout's random numbers too) and of the optimizer, and batch k of the data depends on k alone.
+
+With `micro_batches` the devices go through their share of a batch in parts and add up the gradients. The loss is still
+divided by the labelled pixels of the whole batch; batch normalisation and hard-pixel mining see one part at a time, and
+the moving averages move with each part.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nas_seg import common, losses, optimizers
+from nas_seg import common, gradients, losses, optimizers
 from nas_seg.core import conv
 from nas_seg.core.encoder_decoder import LOGITS, loss_model
 from nas_seg.core.native_logits import native_logits
 from nas_seg.train_config import TrainConfig
-from nas_seg.utils import distribute, runs
+from nas_seg.utils import distribute, runs, scalars
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 
@@ -36,6 +40,8 @@ __all__ = ["Diverged", "LabelOutOfRange", "TrainConfig", "fit"]
 BACKBONE = "backbone"
 # DeepLab doubles the gradients of biases (utils/train_utils.py, get_model_gradient_multipliers).
 _BIAS_MULTIPLIER = 2.0
+# Numbers of so small a range that gradients are scaled up before they are rounded to them.
+_SCALED = "mixed_float16"
 
 
 class Diverged(ArithmeticError):
@@ -59,13 +65,15 @@ def fit(
     """Trains a model to the configured step, from where the run folder stands.
 
     Args:
-        model: images [B, H, W, 3] -> logits [B, H, W, num_classes]; made under `strategy.scope()`.
+        model: images [B, H, W, 3] -> logits [B, H, W, num_classes]; made under `strategy.scope()`, and with Keras'
+            dtype policy as `config` says.
         make_dataset: first step -> endless batches {"image": [B, H, W, 3], "label": int [B, H, W]}; batch k
             must depend on k alone for an exact resume.
         config: what to do.
         run_dir: gets metrics.jsonl and ckpt/, see `nas_seg.utils.runs`.
         ignore_label: label of the pixels that are not learnt from.
-        evaluate: scores the model as it is, with "miou" among the scores, which picks the best weights.
+        evaluate: scores the model as it is, with "miou" among the scores, which picks the best weights; perhaps with
+            "pictures", what makes the pictures that TensorBoard shows, see `nas_seg.utils.scalars`.
         strategy: of `nas_seg.utils.distribute`; every worker must call `fit` alike.
 
     Returns:
@@ -74,15 +82,16 @@ def fit(
     Raises:
         Diverged: when the loss is not a finite number.
         LabelOutOfRange: for a label that is neither a class nor `ignore_label`.
-        InputError: for a checkpoint of another network, or a folder in use.
+        InputError: for a checkpoint of another network, a folder in use, or a batch that cannot be shared evenly.
     """
     strategy = strategy or tf.distribute.get_strategy()
+    _check_shares(config, strategy.num_replicas_in_sync)
     decay = config.batch_norm_decay
     if decay is None:
         decay = conv.decay_for(config.training_number_of_steps)
     conv.set_batch_norm(model, config.fine_tune_batch_norm, strategy.num_replicas_in_sync > 1, max_momentum=decay)
     with strategy.scope():
-        optimizer = optimizers.from_config(config)
+        optimizer = make_optimizer(config)
         optimizer.build(model.trainable_variables)
     train_steps = compile_steps(model, optimizer, config, ignore_label, strategy)
     run_dir = pathlib.Path(run_dir)
@@ -93,15 +102,18 @@ def fit(
         runs.write_metrics(output, rows)
         total = config.training_number_of_steps
         batches = iter(_distribute(strategy, make_dataset(step))) if step < total else None
+        told = scalars.writer(output)
         with progress("train", total, done=step) as bar:
             while step < total:
                 first, step = step, _next_stop(step, config)
                 row = _run(train_steps, batches, first, step, optimizer, config)
                 _record(output, rows, row)
+                told.row(row)
                 bar.advance(step - first, loss=row["loss"])
                 if evaluate is not None and (step % config.eval_interval_steps == 0 or step == total):
                     with _averaged(model, optimizer):
-                        _evaluate(model, evaluate, step, output, rows)
+                        told.pictures(_evaluate(model, evaluate, step, output, rows), step)
+                    told.row(rows[-1])
                 # After the evaluation: what a checkpoint stands for has been measured already.
                 if step % config.save_interval_steps == 0 or step == total:
                     state.save(step)
@@ -116,7 +128,7 @@ def _averaged(model, optimizer) -> Iterator[None]:
 
     The moving averages of batch normalisation stay those of the weights themselves.
     """
-    if not optimizer.use_ema:
+    if not getattr(optimizer, "inner_optimizer", optimizer).use_ema:
         yield
         return
     variables = model.trainable_variables
@@ -129,51 +141,63 @@ def _averaged(model, optimizer) -> Iterator[None]:
             variable.assign(value)
 
 
+def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
+    """The optimizer that a training configuration asks for, with dynamic loss scaling for float16."""
+    optimizer = optimizers.from_config(config)
+    return keras.optimizers.LossScaleOptimizer(optimizer) if config.dtype_policy == _SCALED else optimizer
+
+
 def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, strategy) -> Callable:
     """Steps of `fit`, traced: (iterator, count) -> mean loss, first step with a loss that is not finite, stray labels.
 
     Where every loss is finite the first step is -1.
     """
-    rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
     # One loss for each scale of an image pyramid and one for the merged logits, as in DeepLab.
     network = loss_model(model)
     network = network if config.upsample_logits else native_logits(network)
 
-    def loss_of(logits, labels):
-        labels = labels if config.upsample_logits else losses.labels_like(labels, logits)
-        cost, count = losses.cross_entropy_sum(
-            logits,
-            labels,
-            ignore_label,
-            label_weights=config.label_weights,
-            top_k_percent_pixels=config.top_k_percent_pixels,
-            hard_example_mining_step=config.hard_example_mining_step,
-            step=optimizer.iterations,
+    def costs_of(images, labels):
+        """(sum, count) of each loss on a replica."""
+        sums = []
+        for logits in keras.tree.flatten(network(images, training=True)):
+            cost, count = losses.cross_entropy_sum(
+                logits,
+                labels if config.upsample_logits else losses.labels_like(labels, logits),
+                ignore_label,
+                label_weights=config.label_weights,
+                top_k_percent_pixels=config.top_k_percent_pixels,
+                hard_example_mining_step=config.hard_example_mining_step,
+                step=optimizer.iterations,
+            )
+            sums.append((cost, count))
+        return sums
+
+    variables, parts = model.trainable_variables, config.micro_batches
+    rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
+    if parts == 1:
+        gradients_of = gradients.at_once(costs_of, optimizer, variables)
+    else:
+        add_part, gradients_of = gradients.in_parts(
+            costs_of, optimizer, variables, parts, len(network.outputs), strategy
         )
-        count = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-        return tf.math.divide_no_nan(cost, count)
 
     def replica_step(batch):
-        images, labels = batch[common.IMAGE], tf.cast(batch[common.LABEL], tf.int32)
-        with tf.GradientTape() as tape:
-            outputs = keras.tree.flatten(network(images, training=True))
-            loss = tf.add_n([loss_of(logits, labels) for logits in outputs])
-        gradients = tape.gradient(loss, model.trainable_variables)
-        # TensorFlow's CPU kernels turn relu(NaN) into 0, so a loss may stay finite; the gradients do not.
-        finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
-        loss = tf.where(finite, loss, float("nan"))
-        optimizer.apply([rule(gradient) for rule, gradient in zip(rules, gradients, strict=True)])
-        known = (labels >= 0) & (labels < outputs[0].shape[-1]) | (labels == ignore_label)
+        labels = tf.cast(batch[common.LABEL], tf.int32)
+        known = (labels >= 0) & (labels < model.output_shape[-1]) | (labels == ignore_label)
+        loss = gradients.apply(optimizer, rules, *gradients_of(batch[common.IMAGE], labels))
         return loss, tf.reduce_sum(tf.cast(~known, tf.int32))
 
     @tf.function
     def train_steps(iterator, count):
         total, stray, bad_step = tf.constant(0.0), tf.constant(0), tf.constant(-1)
         for _ in tf.range(count):
-            step = tf.cast(optimizer.iterations.value, tf.int32)
+            step, batch = tf.cast(optimizer.iterations.value, tf.int32), next(iterator)
+            if parts > 1:
+                for part in tf.range(parts):
+                    strategy.run(add_part, args=(batch[common.IMAGE], batch[common.LABEL], part))
             loss, outside = (
                 strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-                for value in strategy.run(replica_step, args=(next(iterator),))
+                for value in strategy.run(replica_step, args=(batch,))
             )
             total, stray = total + loss, stray + outside
             bad_step = tf.where(tf.math.is_finite(loss) | (bad_step >= 0), bad_step, step)
@@ -186,7 +210,8 @@ def _gradient_rules(model, config, replicas: int) -> list[Callable]:
     """For each trainable variable, what its gradient becomes before the optimizer.
 
     The decay is part of the loss in DeepLab, 0.5 * weight_decay * sum(kernel ** 2), so it comes before the
-    multipliers. The optimizer sums over the replicas, of which each adds its share of the decay.
+    multipliers. The optimizer sums over the replicas, of which each adds its share of the decay. A rule is told by what
+    factor the gradients are scaled up.
     """
     backbone = {id(v) for layer in model.layers if layer.name == BACKBONE for v in layer.variables}
     if config.last_layer_gradient_multiplier != 1.0 and not backbone:
@@ -202,15 +227,23 @@ def _gradient_rules(model, config, replicas: int) -> list[Callable]:
         factor = config.last_layer_gradient_multiplier if id(variable) in last else 1.0
         factor *= _BIAS_MULTIPLIER if variable.name == "bias" else 1.0
 
-        def change(gradient):
+        def change(gradient, scale=1.0):
             if gradient is None:
                 return None
-            gradient = gradient + decay * variable.value if decay else gradient
+            gradient = gradient + decay * scale * variable.value if decay else gradient
             return gradient if factor == 1.0 else factor * gradient
 
         return change
 
     return [rule(variable) for variable in model.trainable_variables]
+
+
+def _check_shares(config: TrainConfig, replicas: int) -> None:
+    """InputError unless every device gets equal parts of every batch."""
+    parts = replicas * config.micro_batches
+    if config.train_batch_size % parts:
+        of = f"{replicas} devices" + (f" x {config.micro_batches} micro_batches" if config.micro_batches > 1 else "")
+        raise InputError(f"train_batch_size: expected a multiple of {parts} ({of}), received {config.train_batch_size}")
 
 
 def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset):
@@ -246,12 +279,14 @@ def _run(train_steps, batches, first: int, stop: int, optimizer, config: TrainCo
     }
 
 
-def _evaluate(model, evaluate, step: int, output: pathlib.Path, rows: list[dict]) -> None:
-    """Scores the model and keeps its weights if none before had a higher mIoU."""
-    before = _best(rows)
-    _record(output, rows, {"step": step} | {f"val_{name}": _plain(value) for name, value in evaluate().items()})
+def _evaluate(model, evaluate, step: int, output: pathlib.Path, rows: list[dict]) -> Callable:
+    """Scores the model and keeps its weights if none before had a higher mIoU; what makes pictures that show it."""
+    before, scores = _best(rows), dict(evaluate())
+    make_pictures = scores.pop(common.PICTURES, dict)
+    _record(output, rows, {"step": step} | {f"val_{name}": _plain(value) for name, value in scores.items()})
     if _best(rows) is not before:
         runs.save_weights(model, runs.weights_path(output, runs.BEST))
+    return make_pictures
 
 
 def _record(output: pathlib.Path, rows: list[dict], row: dict) -> None:
@@ -300,7 +335,8 @@ class _State:
 
     def __init__(self, model, optimizer, run_dir: pathlib.Path, output: pathlib.Path):
         self._step = optimizer.iterations
-        self._folder = run_dir / runs.CHECKPOINTS
+        # Before the manager, which reads the list of checkpoints itself.
+        self._latest = runs.latest_checkpoint(run_dir)
         self._variables = {f"{i:04d}": v for i, v in enumerate([*model.variables, *optimizer.variables])}
         self._checkpoint = tf.train.Checkpoint(state={key: v.value for key, v in self._variables.items()})
         self._manager = tf.train.CheckpointManager(
@@ -312,12 +348,12 @@ class _State:
 
     def restore(self) -> int:
         """Loads the newest checkpoint, if there is one; returns the step to go on from."""
-        path = tf.train.latest_checkpoint(str(self._folder))
+        path = self._latest
         if path is not None:
             try:
                 self._check(path)
                 self._checkpoint.restore(path).assert_existing_objects_matched()
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
+            except (tf.errors.OpError, ValueError, LookupError, AssertionError) as error:
                 if isinstance(error, InputError):
                     raise
                 raise InputError(f"{path}: the checkpoint cannot be read ({str(error).splitlines()[0]})") from None

@@ -10,7 +10,13 @@ from nas_seg.utils.size_range import SizeRange
 LEARNING_POLICIES = ("poly", "step", "cosine")
 OPTIMIZERS = ("momentum", "adam")
 BURNINS = ("none", "linear")
-_NAMES = {"learning_policy": LEARNING_POLICIES, "optimizer": OPTIMIZERS, "slow_start_burnin_type": BURNINS}
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+_NAMES = {
+    "learning_policy": LEARNING_POLICIES,
+    "optimizer": OPTIMIZERS,
+    "slow_start_burnin_type": BURNINS,
+    "dtype_policy": DTYPE_POLICIES,
+}
 
 
 def _field(default, text: str):
@@ -27,6 +33,13 @@ class TrainConfig:
     train_split: str = _field("train", "split to train on")
     val_split: str = _field("val", "split that picks the best weights; empty: none")
     train_batch_size: int = _field(8, "images a step, over all devices")
+    micro_batches: int = _field(
+        1, "parts that a step computes one after another and adds up: less memory; batch norm sees one part at a time"
+    )
+    dtype_policy: str = _field(
+        "float32",
+        f"numbers that the network computes in: {', '.join(DTYPE_POLICIES)}; weights, logits and loss stay float32",
+    )
     train_crop_size: tuple[int, int] = _field((513, 513), "height,width of a training crop")
     min_resize_value: int | None = _field(None, "shorter side of an image at scale 1; default: as it is")
     max_resize_value: int | None = _field(None, "longer side, where it would become longer")
@@ -84,6 +97,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in (
             "train_batch_size",
+            "micro_batches",
             "training_number_of_steps",
             "learning_rate_decay_step",
             "log_steps",
@@ -113,6 +127,11 @@ class TrainConfig:
                 raise InputError(f"{name}: {unknown(name, getattr(self, name), known)}")
         for name in ("momentum", "polyak_decay", "batch_norm_decay"):
             self._require(name, 0 <= (getattr(self, name) or 0) < 1, "a number in [0, 1)")
+        self._require(
+            "micro_batches",
+            self.train_batch_size % self.micro_batches == 0,
+            f"a divisor of train_batch_size {self.train_batch_size}",
+        )
         self.size_range  # noqa: B018 - its own errors name the field
         self._require("train_crop_size", min(self.train_crop_size) >= 1, "two sizes of 1 or more")
         self._require("min_scale_factor", self.min_scale_factor > 0, "a number above 0")

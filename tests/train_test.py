@@ -157,8 +157,8 @@ def test_two_replicas_learn_what_one_device_learns(tmp_path):
     # Float32 sums in another order, over 20 steps at rate 0.1. A loss normalised by each replica, whose shares of
     # ignored pixels differ, is off by 1e-2.
     for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
-    np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=2e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -174,8 +174,8 @@ def test_two_workers_learn_what_one_device_learns_and_one_of_them_writes(tmp_pat
     assert [process.returncode for process in processes] == [0, 0], outputs
     with np.load(tmp_path / "two" / "values.npz") as arrays:
         for a, name in zip(one, arrays.files, strict=True):
-            np.testing.assert_allclose(a, arrays[name], rtol=2e-6, atol=2e-6)
-    np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=2e-6)
+            np.testing.assert_allclose(a, arrays[name], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(losses_of(tmp_path / "one"), losses_of(tmp_path / "two"), rtol=1e-6)
 
 
 def test_the_best_weights_are_those_of_the_highest_score(tmp_path):

@@ -10,6 +10,10 @@ python tools/benchmark.py --supernet --crop_size=129,129 --batch_size=2 --json=s
 from cached features, with the frozen backbone in each step, and end to end; a search by one and by two processes.
 --model: networks of the zoo, the labels of pictures or, with --training, a training step.
 --supernet: a step of the weights and one of alpha and beta of Auto-DeepLab's supernet.
+--latency: networks of --preset, or the trained one of --run_dir, in every format of --formats: median, p95, memory of a
+process that runs this file alone. --peer_python names an environment with torch and torchvision to compare with.
+--pipeline: the input pipeline of a training on --dataset_dir beside decoding the same files, and beside what a training
+step of --preset takes in.
 --search: the search without its trials: what the study adds to one, trials an hour by one and by two processes, the
 seconds until a study of a thousand trials goes on; in a file, or in the database of --storage. It needs no TensorFlow.
 """
@@ -17,28 +21,35 @@ seconds until a study of a thousand trials goes on; in a file, or in the databas
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
 
 from absl import flags
 
+from nas_seg import export_formats
 from nas_seg.search.storage import shown_url
 from nas_seg.utils import app, config, runs
 from nas_seg.utils.errors import InputError, unknown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_boolean("proxy", False, "Time the proxy task of --run_dir.")
-flags.DEFINE_string("run_dir", None, "Run folder of a search with tools/search_dpc.py: its proxy task and caches.")
+flags.DEFINE_string("run_dir", None, "--proxy: of a search with tools/search_dpc.py; --latency: of a training.")
 flags.DEFINE_integer("repetitions", 9, "Timed steps of each kind, in turns.", lower_bound=1)
 flags.DEFINE_integer("uncached_steps", 5, "Timed steps of the ways without a cache.", lower_bound=1)
 flags.DEFINE_list("workers", ["1", "2"], "Numbers of processes to search with; empty: no such search.")
 flags.DEFINE_integer("worker_trials", None, "Trials of each process: 4 for --proxy, 20 for --search.", lower_bound=1)
 flags.DEFINE_boolean("model", False, "Time the networks of --preset.")
 flags.DEFINE_list("preset", ["mobilenet_v2", "dpc_mobilenet_v2"], "Networks of the zoo.")
-flags.DEFINE_list("size", ["513", "513"], "height,width of the pictures of --model.")
+flags.DEFINE_list("size", ["513", "513"], "height,width of the pictures of --model and --latency.")
 flags.DEFINE_boolean("training", False, "With --model: time a training step and not the labels.")
 flags.DEFINE_integer("num_classes", None, "Of the networks: 21; of the supernet: 19.", lower_bound=1)
+flags.DEFINE_boolean("latency", False, "Time the networks of --preset, or of --run_dir, in every format of --formats.")
+flags.DEFINE_list("formats", None, "Of tools/export_model.py (default: all whose packages are installed).")
+flags.DEFINE_string(
+    "peer_python", None, "With --latency: a Python with torch and torchvision, to time its DeepLabv3, too."
+)
 flags.DEFINE_boolean("supernet", False, "Time the steps of Auto-DeepLab's supernet.")
 flags.DEFINE_list("crop_size", ["129", "129"], "height,width of the supernet's pictures.")
 flags.DEFINE_integer("num_layers", 12, "Of the supernet.", lower_bound=1)
@@ -47,6 +58,11 @@ flags.DEFINE_integer("blocks", 5, "B of the supernet.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Pictures at once: 1 for --model, 2 for --supernet.", lower_bound=1)
 flags.DEFINE_boolean("shared_weights", True, "Cells entered from different levels share weights.")
 flags.DEFINE_boolean("recompute", False, "Compute cells again for the gradient: less memory, more time.")
+flags.DEFINE_boolean("pipeline", False, "Time the input pipeline of a training on --dataset_dir.")
+flags.DEFINE_string("dataset_dir", None, "With --pipeline: folder with dataset.json and shards.")
+flags.DEFINE_string("train_split", "train", "With --pipeline: its split.")
+flags.DEFINE_list("train_crop_size", ["321", "321"], "height,width of the crops of --pipeline.")
+flags.DEFINE_integer("train_batch_size", 8, "Pictures a batch of --pipeline.", lower_bound=1)
 flags.DEFINE_boolean("search", False, "Time a search whose trials take a fixed time.")
 flags.DEFINE_string("storage", None, "Database URL for --search (default: a file that is thrown away).")
 flags.DEFINE_float("sleep_seconds", 0.2, "Of a trial of --search, with --workers.", lower_bound=0.001)
@@ -57,7 +73,14 @@ flags.DEFINE_alias("json", "output")
 
 
 def main() -> None:
-    modes = {"proxy": _time_proxy, "model": _time_models, "supernet": _time_supernet, "search": _time_search}
+    modes = {
+        "proxy": _time_proxy,
+        "model": _time_models,
+        "latency": _time_latency,
+        "supernet": _time_supernet,
+        "pipeline": _time_pipeline,
+        "search": _time_search,
+    }
     wanted = [name for name in modes if FLAGS[name].value]
     if len(wanted) != 1:
         raise InputError(f"expected one of {', '.join('--' + name for name in modes)}")
@@ -93,17 +116,40 @@ def _time_proxy() -> dict[str, Any]:
 def _time_models() -> dict[str, Any]:
     size = app.height_width("size", FLAGS.size)
     app.import_tensorflow()
-    import nas_seg
     from nas_seg.benchmark import model, tables
 
-    for name in FLAGS.preset:
-        if name not in nas_seg.list_presets():
-            raise unknown("--preset", name, nas_seg.list_presets())
+    _check_presets(FLAGS.preset)
     rows = model.time_models(
         FLAGS.preset, FLAGS.num_classes or 21, size, FLAGS.repetitions, FLAGS.batch_size or 1, FLAGS.training
     )
     tables.show_models(rows)
     return {"models": tables.to_json(rows)}
+
+
+def _time_latency() -> dict[str, Any]:
+    size = app.height_width("size", FLAGS.size)
+    formats = export_formats.installed() if FLAGS.formats is None else FLAGS.formats
+    try:
+        export_formats.check(formats, size)
+    except InputError as error:
+        flag, _, message = str(error).partition(": ")
+        raise InputError(f"--{'formats' if flag == 'format' else 'size'}: {message}") from None
+    if FLAGS.run_dir:
+        runs.find_weights(FLAGS.run_dir)
+    app.import_tensorflow()
+    import nas_seg
+    from nas_seg.benchmark import latency, tables
+    from nas_seg.utils.progress import progress
+
+    presets = FLAGS.preset if FLAGS["preset"].present or not FLAGS.run_dir else []
+    _check_presets(presets)
+    networks = {name: functools.partial(nas_seg.from_preset, name, FLAGS.num_classes or 21) for name in presets}
+    if FLAGS.run_dir:
+        networks[FLAGS.run_dir] = functools.partial(nas_seg.load, FLAGS.run_dir)
+    with progress("latency", len(networks) + bool(FLAGS.peer_python)) as bar:
+        rows = latency.time_networks(networks, formats, size, FLAGS.repetitions, FLAGS.peer_python, advance=bar.advance)
+    latency.show(rows)
+    return {"networks": tables.to_json(rows)}
 
 
 def _time_supernet() -> dict[str, Any]:
@@ -129,6 +175,25 @@ def _time_supernet() -> dict[str, Any]:
     return tables.to_json(row)
 
 
+def _time_pipeline() -> dict[str, Any]:
+    crop_size = app.height_width("train_crop_size", FLAGS.train_crop_size)
+    if not FLAGS.dataset_dir:
+        raise InputError("--dataset_dir: expected a folder")
+    from nas_seg.datasets.descriptors import read_descriptor
+
+    descriptor = read_descriptor(FLAGS.dataset_dir, FLAGS.train_split)
+    app.import_tensorflow()
+    from nas_seg.benchmark import pipeline, tables
+
+    _check_presets(FLAGS.preset)
+    size = FLAGS.train_batch_size
+    row = pipeline.time_pipeline(FLAGS.dataset_dir, FLAGS.train_split, crop_size, size, FLAGS.repetitions)
+    needs = pipeline.time_needs(row, FLAGS.preset, descriptor.num_classes, FLAGS.repetitions) if FLAGS.preset else []
+    pipeline.show(row, needs)
+    facts = {"dataset_dir": os.path.abspath(FLAGS.dataset_dir), "ratio_goal": pipeline.RATIO_GOAL}
+    return facts | tables.to_json(row) | {"needs": tables.to_json(needs)}
+
+
 def _time_search() -> dict[str, Any]:
     workers, sizes = _numbers("workers", 1), _numbers("study_trials", 0)
     from nas_seg.benchmark import search
@@ -138,6 +203,14 @@ def _time_search() -> dict[str, Any]:
     search.show(result, seconds)
     rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in result.items()}
     return {"storage": shown_url(FLAGS.storage) if FLAGS.storage else "sqlite", "trial_seconds": seconds} | rows
+
+
+def _check_presets(names: list[str]) -> None:
+    import nas_seg
+
+    for name in names:
+        if name not in nas_seg.list_presets():
+            raise unknown("--preset", name, nas_seg.list_presets())
 
 
 def _numbers(flag: str, least: int) -> list[int]:

@@ -31,7 +31,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("test_split", None, "Also score on this split; it is shown and never ranked by.")
 flags.DEFINE_string("storage", None, "Database URL of the study (default: sqlite:///RUN/study.db).")
 flags.DEFINE_string("study_name", "search", "Name of the study in its storage.")
-flags.DEFINE_enum("strategy", "auto", ("auto", "one_device", "mirrored"), "Devices.")
+flags.DEFINE_enum("strategy", "auto", ("auto", "none", "one_device", "mirrored"), "Devices.")
 train_flags.define()
 
 

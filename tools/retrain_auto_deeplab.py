@@ -31,7 +31,7 @@ flags.DEFINE_integer("seeds", 1, "Trainings of each: with --seed, --seed + 1, ..
 flags.DEFINE_string("test_split", None, "Also score on this split.")
 flags.DEFINE_integer("filter_multiplier", 20, "F of the searched and the random networks.", lower_bound=1)
 flags.DEFINE_bool("allow_unfinished", False, "Take the latest network of a search that has not come to its end.")
-flags.DEFINE_enum("strategy", "auto", ("auto", "one_device", "mirrored"), "Devices.")
+flags.DEFINE_enum("strategy", "auto", ("auto", "none", "one_device", "mirrored"), "Devices.")
 train_flags.define()
 
 

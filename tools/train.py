@@ -32,7 +32,10 @@ flags.DEFINE_string("preset", None, "Name of a network of the zoo.")
 flags.DEFINE_float(
     "drop_path_keep_prob", None, "Of Auto-DeepLab's networks: share of images that keep a path at the end."
 )
-flags.DEFINE_string("strategy", "auto", "Devices: auto, one_device, mirrored, multi_worker (TF_CONFIG) or tpu.")
+flags.DEFINE_string(
+    "strategy", "auto", "Devices: auto, none (just one), mirrored, multi_worker (TF_CONFIG), tpu (untested)."
+)
+flags.DEFINE_string("tpu", None, "Of --strategy=tpu, untested: its name or address (default: TPU_NAME, or local).")
 network_flags.define()
 train_flags.define()
 old_flags.define("train")
@@ -57,7 +60,7 @@ def main() -> None:
     from nas_seg.utils import distribute
 
     # Before anything else of TensorFlow, as several workers ask.
-    strategy = distribute.get_strategy(FLAGS.strategy)
+    strategy = distribute.get_strategy(FLAGS.strategy, FLAGS.tpu)
     from nas_seg import pipeline
     from nas_seg.train import Diverged
 

@@ -82,8 +82,13 @@ def pad_to(picture: tf.Tensor, size: tuple[int, int], value: float | int | tuple
     """Pads [H, W] or [H, W, C] at the bottom and on the right to `size` with `value`, or with one for each channel."""
     room = [[0, size[0] - tf.shape(picture)[0]], [0, size[1] - tf.shape(picture)[1]]]
     room += [[0, 0]] * (picture.shape.rank - 2)
-    inside = tf.pad(tf.ones_like(picture, tf.bool), room)
-    padded = tf.where(inside, tf.pad(picture, room), tf.cast(value, picture.dtype))
+    values = value if isinstance(value, tuple) else (value,)
+    if len(set(values)) == 1:
+        # One pass over the picture in place of three.
+        padded = tf.pad(picture, room, constant_values=tf.cast(values[0], picture.dtype))
+    else:
+        inside = tf.pad(tf.ones_like(picture, tf.bool), room)
+        padded = tf.where(inside, tf.pad(picture, room), tf.cast(value, picture.dtype))
     return tf.ensure_shape(padded, [*size, *picture.shape[2:]])
 
 

@@ -11,15 +11,20 @@ import tensorflow as tf
 from nas_seg.utils.errors import InputError, unknown
 
 
-def get_strategy(name: str = "auto") -> tf.distribute.Strategy:
+def get_strategy(name: str = "auto", tpu: str | None = None) -> tf.distribute.Strategy:
     """The strategy of a name; make it before anything else of TensorFlow runs.
 
-    - "one_device": the first GPU, or the CPU.
+    - "none": one device, the first GPU or the CPU; "one_device" is the same.
     - "mirrored": every GPU of this machine, or every logical CPU where there is no GPU.
     - "multi_worker": one process a machine, as the environment variable TF_CONFIG lists them.
-    - "tpu": every core of the attached TPU. It has not been run on one.
+    - "tpu": every core of a TPU. It has not been run on one.
     - "auto": multi_worker where TF_CONFIG lists several workers, mirrored where there are several GPUs,
-      else one_device.
+      else none.
+
+    Args:
+        name: see above.
+        tpu: of "tpu": its name or grpc address; "local" is the one attached to this machine. None: what the environment
+            variable TPU_NAME says, or "local".
 
     Raises:
         InputError: for another name, or where the machine lacks what the name asks for.
@@ -28,7 +33,17 @@ def get_strategy(name: str = "auto") -> tf.distribute.Strategy:
         name = _choice()
     if name not in _STRATEGIES:
         raise unknown("strategy", name, ("auto", *_STRATEGIES))
-    return _STRATEGIES[name]()
+    if tpu and name != "tpu":
+        raise InputError(f"tpu: expected none with strategy {name!r}, received {tpu!r}")
+    return _tpu(tpu or os.environ.get("TPU_NAME") or "local") if name == "tpu" else _STRATEGIES[name]()
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """How many processes train together."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    cluster = strategy.cluster_resolver.cluster_spec().as_dict()
+    return sum(len(cluster.get(kind, ())) for kind in _KINDS)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -42,9 +57,9 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def _choice() -> str:
-    if sum(len(_cluster().get(kind, ())) for kind in ("chief", "worker")) > 1:
+    if sum(len(_cluster().get(kind, ())) for kind in _KINDS) > 1:
         return "multi_worker"
-    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "none"
 
 
 def _cluster() -> dict:
@@ -66,19 +81,23 @@ def _multi_worker() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def _tpu() -> tf.distribute.Strategy:
+def _tpu(name: str) -> tf.distribute.Strategy:
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        raise InputError(f"strategy 'tpu': no TPU is attached ({error})") from None
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"strategy 'tpu': expected a TPU {name!r}, found none ({reason})") from None
     return tf.distribute.TPUStrategy(resolver)
 
 
-_STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy]] = {
+_STRATEGIES: dict[str, Callable[..., tf.distribute.Strategy]] = {
+    "none": tf.distribute.get_strategy,
     "one_device": tf.distribute.get_strategy,
     "mirrored": _mirrored,
     "multi_worker": _multi_worker,
     "tpu": _tpu,
 }
+# Of the processes in TF_CONFIG, those that train.
+_KINDS = ("chief", "worker")

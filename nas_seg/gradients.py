@@ -1,0 +1,95 @@
+"""Gradients on a replica: of a batch at once or part after part, and what an optimizer makes of them.
+
+`costs_of(images, labels)` hands out a (sum, count) for each loss of a replica's pictures; a loss is the quotient of
+both, added up over all replicas and parts. With float16 gradients are scaled up, and down again by the optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+
+def at_once(costs_of: Callable, optimizer, variables) -> Callable:
+    """(images, labels) of a replica -> its share of the loss, and the gradients of it as the optimizer scales it."""
+
+    def gradients_of(images, labels):
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.math.divide_no_nan(cost, _over_replicas(n)) for cost, n in costs_of(images, labels)])
+            target = optimizer.scale_loss(loss)
+        return loss, tape.gradient(target, variables)
+
+    return gradients_of
+
+
+def in_parts(costs_of: Callable, optimizer, variables, parts: int, outputs: int, strategy):
+    """The same in two functions: one adds up part after part of a batch, the other ends it as `at_once` does.
+
+    How many pixels a batch is divided by may be known after its last part only, so a sum is kept for each of the
+    `outputs` that has a loss.
+
+    Returns:
+        (images, labels, number of the part) -> None, and (images, labels) -> what `at_once` has.
+    """
+
+    def make_sum(shape=()):
+        kind = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.SUM}
+        return tf.Variable(tf.zeros(shape), trainable=False, **kind)
+
+    with strategy.scope():
+        sums = [(make_sum(), make_sum(), [make_sum(v.shape) for v in variables]) for _ in range(outputs)]
+    reached = set()
+
+    def add_part(images, labels, part):
+        images, labels = (tf.reshape(x, (parts, -1, *x.shape[1:]))[part] for x in (images, tf.cast(labels, tf.int32)))
+        # Any factor will do that cost and count share. With this one float16 has gradients of their usual size.
+        share = 1.0 / tf.cast(tf.size(labels), tf.float32)
+        with tf.GradientTape(persistent=True) as tape:
+            found = [(cost * share, count * share) for cost, count in costs_of(images, labels)]
+            targets = [optimizer.scale_loss(cost) for cost, _ in found]
+        for (cost, count), target, (cost_sum, count_sum, gradient_sums) in zip(found, targets, sums, strict=True):
+            cost_sum.assign_add(cost)
+            count_sum.assign_add(count)
+            for i, gradient in enumerate(tape.gradient(target, variables)):
+                if gradient is not None:
+                    reached.add(i)
+                    gradient_sums[i].assign_add(gradient)
+
+    def gradients_of(images, labels):
+        loss, gradients = 0.0, [0.0 if i in reached else None for i in range(len(variables))]
+        for cost_sum, count_sum, gradient_sums in sums:
+            count = _over_replicas(tf.identity(count_sum))
+            loss += tf.math.divide_no_nan(tf.identity(cost_sum), count)
+            for i in reached:
+                gradients[i] += tf.math.divide_no_nan(tf.identity(gradient_sums[i]), count)
+        for variable in tf.nest.flatten(sums):
+            variable.assign(tf.zeros(variable.shape))
+        return loss, gradients
+
+    return add_part, gradients_of
+
+
+def apply(optimizer, rules: list[Callable], loss, gradients):
+    """A step of the optimizer on one replica; returns the loss, NaN where the training cannot go on.
+
+    TensorFlow's CPU kernels turn relu(NaN) into 0, so a loss may stay finite; the gradients do not. With loss scaling
+    they may overflow at times: the step is then left out and the scale halved, and only where a scale of 1 does not
+    help is the loss at fault. Such a step is counted, for batch k is that of step k.
+    """
+    finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer.apply([rule(gradient) for rule, gradient in zip(rules, gradients, strict=True)])
+        return tf.where(finite, loss, float("nan"))
+    # All replicas must decide alike, and each looks at its own gradients.
+    overflow = _over_replicas(tf.cast(~finite, tf.int32)) > 0
+    spoil, scale = tf.where(overflow, float("nan"), 0.0), tf.identity(optimizer.dynamic_scale.value)
+    spoiled = [None if gradient is None else gradient + spoil for gradient in gradients]
+    optimizer.apply([rule(gradient, scale) for rule, gradient in zip(rules, spoiled, strict=True)])
+    optimizer.iterations.assign_add(tf.cast(overflow, optimizer.iterations.dtype))
+    return tf.where(overflow & (scale <= 1.0), float("nan"), loss)
+
+
+def _over_replicas(value):
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
