@@ -16,9 +16,9 @@ from keras import ops
 
 from nas_seg.core.backbones import mean_pixel
 from nas_seg.core.encoder_decoder import ResizeToScale
-from nas_seg.core.native_logits import native_logits
+from nas_seg.core.native_logits import native_logits, nearest_logits
 from nas_seg.core.padding import padded_logits
-from nas_seg.core.resize import resize_bilinear
+from nas_seg.core.resize import resize_bilinear, resize_nearest
 from nas_seg.inference_config import InferenceConfig
 
 # A size k * stride + 1 for every stride that there is.
@@ -59,7 +59,10 @@ def raw_scorer(
     """
     inference = inference or InferenceConfig()
     networks = {scale: (variants or {}).get(scale, model) for scale in inference.eval_scales}
-    if inference.crop_size is not None:
+    resize = _resize(inference)
+    if inference.crop_size is None:
+        networks = {scale: nearest_logits(one) if inference.nearest else one for scale, one in networks.items()}
+    else:
         networks = {scale: native_logits(network) for scale, network in networks.items()}
         stride = _stride(next(iter(networks.values())))
     look = _look if inference.crop_size is None else functools.partial(_look_in_crop, _pixel(model), stride)
@@ -72,7 +75,7 @@ def raw_scorer(
         looks = [look(networks[scale], images, scale, flip, inference) for scale, flip in inference.looks]
         raw = sum(ops.softmax(one, axis=-1) for one in looks) / len(looks) if looks[1:] else looks[0]
         scores = raw if inference.crop_size is None else raw[:, :height, :width]
-        return raw, resize_bilinear(scores, size) if inference.size_range.resizes else scores
+        return raw, resize(scores, size) if inference.size_range.resizes else scores
 
     return score
 
@@ -94,7 +97,7 @@ def _look(network, images, scale: float, flip: bool, inference: InferenceConfig)
     images = ops.flip(images, axis=2) if flip else images
     logits = padded_logits(network, _scaled(images, scale))
     logits = ops.flip(logits, axis=2) if flip else logits
-    return logits if scale == 1.0 else resize_bilinear(logits, size)
+    return logits if scale == 1.0 else _resize(inference)(logits, size)
 
 
 def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool, inference: InferenceConfig):
@@ -109,7 +112,12 @@ def _look_in_crop(pixel, stride: int, network, images, scale: float, flip: bool,
     if scale < 1.0:
         # multi_scale_logits brings them to the size that they have at scale 1, and only then they go on.
         logits = ResizeToScale(1.0 / stride)([logits, images])
-    return resize_bilinear(ops.flip(logits, axis=2) if flip else logits, crop)
+    return _resize(inference)(ops.flip(logits, axis=2) if flip else logits, crop)
+
+
+def _resize(inference: InferenceConfig) -> Callable:
+    """What brings scores to another size."""
+    return resize_nearest if inference.nearest else resize_bilinear
 
 
 def _stride(network: keras.Model) -> int:

@@ -18,12 +18,15 @@ class InferenceConfig:
         crop_size: (height, width) that pictures are padded to before they are scaled, as the original does; smaller
             ones alone are. None: every picture is padded at every scale to the next size that suits the network.
         size_range: what a picture is resized to before all that.
+        prediction_with_upsampled_logits: classes are picked at the picture's size; off, where the network looks once:
+            at its own, and enlarged by the nearest. Several looks ignore it, as in the original.
     """
 
     eval_scales: tuple[float, ...] = (1.0,)
     add_flipped_images: bool = False
     crop_size: tuple[int, int] | None = None
     size_range: SizeRange = SizeRange()
+    prediction_with_upsampled_logits: bool = True
 
     def __post_init__(self):
         scales = self.eval_scales
@@ -37,6 +40,11 @@ class InferenceConfig:
         """Every (scale, mirrored) that a picture is looked at with."""
         mirrored = (False, True) if self.add_flipped_images else (False,)
         return tuple((scale, flip) for scale in self.eval_scales for flip in mirrored)
+
+    @property
+    def nearest(self) -> bool:
+        """Whether scores are enlarged by the nearest, so that their arg-max is that of the network's own size."""
+        return not self.prediction_with_upsampled_logits and not self.looks[1:]
 
 
 def _shown(values) -> str:

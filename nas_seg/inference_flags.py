@@ -60,6 +60,11 @@ def define(checkpoint_flag: str, crop_flag: str, scales_flag: str, **defaults: A
     flags.DEFINE_enum("weights", runs.BEST, (runs.BEST, runs.LAST), "Weights of the run.")
     flags.DEFINE_multi_string(scales_flag, ["1.0"], "Scales of the picture whose probabilities are averaged.")
     flags.DEFINE_boolean("add_flipped_images", False, "Average over the mirrored picture, too, at every scale.")
+    flags.DEFINE_boolean(
+        "prediction_with_upsampled_logits",
+        True,
+        "Pick classes at the picture's size; off: at the network's own, enlarged.",
+    )
     network_flags.define_integers(
         crop_flag,
         (),
@@ -78,6 +83,7 @@ def read_inference(crop_flag: str, scales_flag: str) -> InferenceConfig:
             add_flipped_images=flags.FLAGS.add_flipped_images,
             crop_size=network_flags.integers(crop_flag, 2) or None,
             size_range=SizeRange(**{name: flags.FLAGS[name].value for name in _RANGE}),
+            prediction_with_upsampled_logits=flags.FLAGS.prediction_with_upsampled_logits,
         )
     except InputError as error:
         names = {"eval_scales:": f"--{scales_flag}:", "crop_size:": f"--{crop_flag}:"}

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from nas_seg.core.resize import resize_nearest
+
 
 def labels_like(labels, logits):
     """Labels at the size of logits, by the nearest with aligned corners (upsample_logits=False in DeepLab).
@@ -22,13 +24,7 @@ def labels_like(labels, logits):
     Returns:
         int [B, h, w].
     """
-    for axis in (1, 2):
-        there, wanted = ops.shape(labels)[axis], ops.shape(logits)[axis]
-        step = ops.cast(there - 1, "float32") / ops.cast(ops.maximum(wanted - 1, 1), "float32")
-        # Half is rounded up, as TensorFlow's nearest neighbour does with aligned corners.
-        places = ops.floor(ops.cast(ops.arange(wanted), "float32") * step + 0.5)
-        labels = ops.take(labels, ops.cast(places, "int32"), axis=axis)
-    return labels
+    return resize_nearest(labels, ops.shape(logits)[1:3])
 
 
 def cross_entropy(logits, labels, ignore_label: int, label_weights: Sequence[float] = ()):

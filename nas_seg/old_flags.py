@@ -28,7 +28,7 @@ _TRAINING = "it concerns a training alone"
 # Each flag's place in the original is its common.py or the tool's own file.
 _FLAGS: dict[str, _Row] = {
     "keep_aspect_ratio": _Row(_ALL, True, "the original defines it and never reads it"),
-    "prediction_with_upsampled_logits": _Row(_ALL, True, "classes are always picked at the picture's size"),
+    "prediction_with_upsampled_logits": _Row(_TRAIN, True, "it concerns eval, vis and export_model", (False,)),
     "nas_use_classification_head": _Row(_ALL, False, "networks that classify whole pictures are not here"),
     "quantize_delay_step": _Row(_ALL, -1, "there is no training with simulated quantisation"),
     "batch_norm_decay": _Row(f"{_EVAL} {_VIS} {_EXPORT}", 0.9997, _TRAINING),

@@ -117,3 +117,24 @@ def test_native_logits_are_those_before_the_last_resize():
 def test_a_look_that_is_impossible_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         InferenceConfig(**values)
+
+
+@pytest.mark.parametrize("crop_size", [None, (65, 97)])
+def test_without_upsampled_logits_classes_are_picked_at_the_networks_size_and_enlarged(crop_size):
+    model = model_lib.build(ModelConfig(5, presets.network("mobilenet_v2_035")))
+    for place, variable in enumerate(model.weights):
+        if variable.path.endswith("kernel"):
+            variable.assign(
+                tf.random.stateless_normal(variable.shape, (place, 0)) * (2 / np.prod(variable.shape[:3])) ** 0.5
+            )
+    images = tf.random.stateless_uniform((1, 65, 97, 3), (0, 1), 0.0, 255.0)
+    native = tf.argmax(native_logits(model)(images), axis=-1)
+    # TensorFlow's own kernel, with which the original enlarges classes.
+    expected = tf.compat.v1.image.resize_nearest_neighbor(native[..., None], (65, 97), align_corners=True)[..., 0]
+    config = InferenceConfig(crop_size=crop_size, prediction_with_upsampled_logits=False)
+    labels = np.argmax(inference_lib.scorer(model, config)(images), axis=-1)
+    np.testing.assert_array_equal(labels, expected)
+    assert (labels != np.argmax(inference_lib.scorer(model)(images), axis=-1)).mean() > 0.01
+    # Several looks ignore it, as in the original.
+    both = [InferenceConfig((1.0,), True, crop_size, prediction_with_upsampled_logits=on) for on in (True, False)]
+    np.testing.assert_array_equal(*(inference_lib.scorer(model, one)(images) for one in both))

@@ -1,4 +1,4 @@
-"""The logits of a network at its own stride, before they are brought to the size of the image."""
+"""The logits of a network at its own stride, or brought to the size of the image in another way."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ def native_logits(model: keras.Model) -> keras.Model:
     own = {id(layer.output): layer.input[0] for layer in model.layers if isinstance(layer, ResizeLike)}
     outputs = [own.get(id(output), output) for output in model.outputs]
     return keras.Model(model.input, outputs if outputs[1:] else outputs[0])
+
+
+def nearest_logits(model: keras.Model) -> keras.Model:
+    """The same network, whose logits are brought to the size of the image by the nearest and not bilinearly.
+
+    Their arg-max is that of the native logits, enlarged.
+
+    Args:
+        model: images [B, H, W, 3] -> logits [B, H, W, C].
+    """
+    last = next(
+        (layer for layer in model.layers if isinstance(layer, ResizeLike) and layer.output is model.output), None
+    )
+    if last is None:
+        return model
+    resize = ResizeLike(last.align_corners, nearest=True, dtype="float32")
+    return keras.Model(model.input, resize([last.input[0], model.input]))

@@ -1,4 +1,4 @@
-"""Bilinear resize, with aligned corners or with half-pixel centres. Only this file resizes.
+"""Resize, bilinear or to the nearest, with aligned corners or with half-pixel centres. Only this file resizes.
 
 With aligned corners the corner pixels keep their values (TF1 `align_corners=True`), which DeepLab's networks need.
 `keras.ops.image.resize`, `tf.image.resize` and UpSampling2D have half-pixel centres and give other numbers; so have the
@@ -33,6 +33,20 @@ def resize_bilinear(inputs, size, align_corners: bool = True):
     return ops.einsum("pw,bowc->bopc", columns, ops.einsum("oh,bhwc->bowc", rows, inputs))
 
 
+def resize_nearest(inputs, size, align_corners: bool = True):
+    """Resizes [B, h, w, ...] to [B, H, W, ...] by the nearest pixel; arguments as of `resize_bilinear`, of any type."""
+    for axis, wanted in zip((1, 2), size, strict=True):
+        there, places = ops.shape(inputs)[axis], ops.cast(ops.arange(wanted), "float32")
+        if align_corners:
+            step = ops.cast(there - 1, "float32") / ops.cast(ops.maximum(wanted - 1, 1), "float32")
+            # Half is rounded up, as TensorFlow's nearest neighbour does with aligned corners.
+            places = ops.floor(places * step + 0.5)
+        else:
+            places = ops.floor((places + 0.5) * (ops.cast(there, "float32") / ops.cast(wanted, "float32")))
+        inputs = ops.take(inputs, ops.cast(places, "int32"), axis=axis)
+    return inputs
+
+
 def _hat_matrix(size_in, size_out, dtype, align_corners: bool):
     """[size_out, size_in] weights of linear interpolation."""
     positions = ops.arange(size_out, dtype="float32")
@@ -50,11 +64,12 @@ class ResizeLike(keras.layers.Layer):
 
     Args:
         align_corners: see `resize_bilinear`.
+        nearest: takes the nearest pixel.
     """
 
-    def __init__(self, align_corners: bool = True, **kwargs):
+    def __init__(self, align_corners: bool = True, nearest: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.align_corners = align_corners
+        self.align_corners, self.nearest = align_corners, nearest
 
     def call(self, inputs):
         values, reference = inputs
@@ -63,7 +78,7 @@ class ResizeLike(keras.layers.Layer):
         size = tuple(static[axis] if static[axis] is not None else dynamic[axis] for axis in (1, 2))
         if None not in static[1:3] and tuple(values.shape[1:3]) == size:
             return values
-        return resize_bilinear(values, size, self.align_corners)
+        return (resize_nearest if self.nearest else resize_bilinear)(values, size, self.align_corners)
 
     def compute_output_spec(self, inputs):
         values, reference = inputs
@@ -74,4 +89,4 @@ class ResizeLike(keras.layers.Layer):
         return (values[0], *reference[1:3], values[3])
 
     def get_config(self):
-        return super().get_config() | {"align_corners": self.align_corners}
+        return super().get_config() | {"align_corners": self.align_corners, "nearest": self.nearest}
