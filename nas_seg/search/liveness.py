@@ -16,7 +16,7 @@ import pathlib
 import platform
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import optuna
@@ -82,11 +82,10 @@ def recover(study: Study) -> int:
     return recovered
 
 
-def count_alive(study: Study) -> int:
-    """How many running trials other processes, here or elsewhere, are at work on."""
+def count_alive(study: Study, trials: Iterable[FrozenTrial]) -> int:
+    """How many of the trials run, with other processes, here or elsewhere, at work on them."""
     silent = _silent(study)
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return sum(_is_alive(study, trial, silent) for trial in running)
+    return sum(_is_alive(study, trial, silent) for trial in trials if trial.state == TrialState.RUNNING)
 
 
 def is_alive(study: Study, trial: FrozenTrial) -> bool:

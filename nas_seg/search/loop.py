@@ -145,8 +145,9 @@ def _give_up(study: Study, trial: Trial, reason: str, died: bool) -> None:
 def _why_end(study: Study, num_trials: int) -> str | None:
     trials = study.get_trials(deepcopy=False)
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
-    # Whoever scores the last trial goes on by itself if it fails, so the others need not wait.
-    if complete + liveness.count_alive(study) >= num_trials:
+    # Whoever scores the last trial goes on by itself if it fails, so the others need not wait. Both counts are of one
+    # look: a trial that ended between two would be in neither.
+    if complete + liveness.count_alive(study, trials) >= num_trials:
         return "done"
     # Duplicates and trials that were stopped early.
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)

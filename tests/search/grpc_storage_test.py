@@ -90,12 +90,12 @@ def test_a_worker_elsewhere_whose_lease_ran_out_is_dead_and_its_trial_repeated_o
     study = open_words(url)
     number = leave_running_elsewhere(study, monkeypatch)
     assert liveness.recover(study) == 0 and liveness.is_alive(study, study.trials[number])
-    assert liveness.count_alive(study) == 1
+    assert liveness.count_alive(study, study.trials) == 1
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + storage.GRACE_SECONDS - 30)
     assert liveness.recover(study) == 0
     monkeypatch.setattr(time, "time", lambda: now + storage.GRACE_SECONDS + 1)
-    assert liveness.recover(study) == 1 and liveness.count_alive(study) == 0
+    assert liveness.recover(study) == 1 and liveness.count_alive(study, study.trials) == 0
     assert study.trials[number].user_attrs["reason"] == "worker died"
     again = leave_running_elsewhere(study, monkeypatch)
     assert study.trials[again].user_attrs["retry_of"] == number and len(set(letters(study))) == 1
@@ -125,10 +125,10 @@ def test_a_trial_whose_worker_died_before_its_first_heartbeat_is_not_stuck(tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(platform, "node", lambda: "elsewhere")
         studies.ask(study, SPACE)
-    assert liveness.recover(study) == 0 and liveness.count_alive(study) == 1
+    assert liveness.recover(study) == 0 and liveness.count_alive(study, study.trials) == 1
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + storage.GRACE_SECONDS + 1)
-    assert liveness.recover(study) == 1 and liveness.count_alive(study) == 0
+    assert liveness.recover(study) == 1 and liveness.count_alive(study, study.trials) == 0
 
 
 def test_machines_exclude_one_another_by_the_servers_turn(url, monkeypatch, tmp_path):
