@@ -27,7 +27,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool: parses sys.argv into absl's FLAGS, calls main(), turns errors into one line and a code."""
-    flags.DEFINE_boolean("quiet", False, "Show no progress.")
+    if "quiet" not in flags.FLAGS:
+        flags.DEFINE_boolean("quiet", False, "Show no progress.")
     app.run(lambda _: _call(main), flags_parser=_parse)
 
 

@@ -23,6 +23,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError, unknown
 from nas_seg.utils.machine import describe_machine
@@ -277,7 +279,7 @@ def _checksum(file: Any) -> int:
     def add(name: str, item: Any) -> None:
         nonlocal found
         if isinstance(item, h5py.Dataset):
-            found = zlib.crc32(item[()].tobytes(), zlib.crc32(name.encode(), found))
+            found = zlib.crc32(np.asarray(item[()]).tobytes(), zlib.crc32(name.encode(), found))
 
     file.visititems(add)
     return found

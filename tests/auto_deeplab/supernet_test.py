@@ -68,7 +68,10 @@ _CASES = {
 }
 
 
-@pytest.mark.parametrize("case", _CASES)
+_SLOW = ("three layers", "four blocks")
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.slow] * (name in _SLOW)) for name in _CASES])
 def test_values_and_gradients_equal_the_literal_supernet(case):
     arguments, size, batch = _CASES[case]
     net = _spread(Supernet(num_classes=3, dtype="float64", **arguments))

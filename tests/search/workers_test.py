@@ -150,7 +150,9 @@ def test_when_the_parent_is_stopped_every_worker_ends_and_the_search_can_go_on(t
     # A parent that is killed cannot wait; its workers notice.
     wait_until(lambda: not any(is_running(pid) for pid in pids))
     failed = study.get_trials(states=(TrialState.FAIL,))
-    assert {t.user_attrs["reason"] for t in failed} == {"stopped"} and len(failed) == 2
+    # One of the two may have been scored when the signal came.
+    assert {t.user_attrs["reason"] for t in failed} == {"stopped"} and len(failed) in (1, 2)
+    assert not study.get_trials(states=running)
     scored = len(study.get_trials(states=(TrialState.COMPLETE,)))
     run(worker_code(storage, num_trials=scored + 2))
     complete = study.get_trials(states=(TrialState.COMPLETE,))
