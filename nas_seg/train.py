@@ -281,10 +281,10 @@ def _run(train_steps, batches, first: int, stop: int, optimizer, config: TrainCo
 
 def _evaluate(model, evaluate, step: int, output: pathlib.Path, rows: list[dict]) -> Callable:
     """Scores the model and keeps its weights if none before had a higher mIoU; what makes pictures that show it."""
-    before, scores = _best(rows), dict(evaluate())
+    before, scores = runs.best_evaluation(rows), dict(evaluate())
     make_pictures = scores.pop(common.PICTURES, dict)
     _record(output, rows, {"step": step} | {f"val_{name}": _plain(value) for name, value in scores.items()})
-    if _best(rows) is not before:
+    if runs.best_evaluation(rows) is not before:
         runs.save_weights(model, runs.weights_path(output, runs.BEST))
     return make_pictures
 
@@ -301,13 +301,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _best(rows: list[dict]) -> dict | None:
-    """The row of the highest validation mIoU, the earliest of equals."""
-    return max((row for row in rows if row.get("val_miou") is not None), key=lambda row: row["val_miou"], default=None)
-
-
 def _summary(step: int, rows: list[dict]) -> dict[str, Any]:
-    best, trained = _best(rows), [row for row in rows if "loss" in row]
+    best, trained = runs.best_evaluation(rows), [row for row in rows if "loss" in row]
     summary = {"step": step}
     if trained:
         summary["loss"] = trained[-1]["loss"]

@@ -81,7 +81,7 @@ def read_training(run_dir: str | os.PathLike) -> TrainingResult:
         learning_rate=_points(rows, "learning_rate", where),
         images_per_second=_points(rows, "images_per_second", where),
         miou=_points(rows, "val_miou", where),
-        best=max((r for r in rows if r.get("val_miou") is not None), key=lambda row: row["val_miou"], default=None),
+        best=runs.best_evaluation(rows),
         seconds=sum(value for _, value in _points(rows, "seconds", where)),
         networks=[read_network_result(folder, split) for split in splits],
     )

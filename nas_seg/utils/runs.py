@@ -174,6 +174,11 @@ def write_metrics(run_dir: str | os.PathLike, rows: Iterable[Mapping[str, Any]])
     config.write_bytes(pathlib.Path(run_dir, METRICS), "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
+def best_evaluation(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of metrics.jsonl with the highest validation mIoU, the earliest of equals; None where none has one."""
+    return max((row for row in rows if row.get("val_miou") is not None), key=lambda row: row["val_miou"], default=None)
+
+
 def latest_checkpoint(run_dir: str | os.PathLike) -> str | None:
     """The prefix of the checkpoint that a training goes on from; None where there is none yet.
 
