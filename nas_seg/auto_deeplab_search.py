@@ -200,8 +200,7 @@ def _make_parts(
         search_config,
         run_dir,
         supernet,
-        steps.weight_step(supernet, weights, search_config, data.ignore_label),
-        steps.architecture_step(supernet, architecture, search_config, data.ignore_label),
+        *steps.make_steps(supernet, weights, architecture, search_config, data.ignore_label),
         # Only now, for the steps have built the optimizers.
         [*supernet.variables, *weights.variables, *architecture.variables],
         epoch_steps,
@@ -248,7 +247,7 @@ def _evaluation(
     from nas_seg import eval as evaluation
     from nas_seg.auto_deeplab.search import predictor
 
-    predict, size = predictor(supernet), search_config.micro_batch_size
+    predict, size = predictor(supernet, search_config), search_config.micro_batch_size
     count = math.ceil(min(search_config.val_images, data.split(search_config.val_split).num_images) / size)
 
     def evaluate() -> dict[str, float | None]:

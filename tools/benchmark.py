@@ -58,6 +58,7 @@ flags.DEFINE_integer("blocks", 5, "B of the supernet.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Pictures at once: 1 for --model, 2 for --supernet.", lower_bound=1)
 flags.DEFINE_boolean("shared_weights", True, "Cells entered from different levels share weights.")
 flags.DEFINE_boolean("recompute", False, "Compute cells again for the gradient: less memory, more time.")
+flags.DEFINE_boolean("separate_graphs", False, "Steps of alpha and beta have a graph of their own, see the search.")
 flags.DEFINE_boolean("pipeline", False, "Time the input pipeline of a training on --dataset_dir.")
 flags.DEFINE_string("dataset_dir", None, "With --pipeline: folder with dataset.json and shards.")
 flags.DEFINE_string("train_split", "train", "With --pipeline: its split.")
@@ -170,7 +171,7 @@ def _time_supernet() -> dict[str, Any]:
         recompute=FLAGS.recompute,
     )
     with quick_tracing():
-        row = supernet.time_supernet(net, crop_size, FLAGS.batch_size or 2, FLAGS.repetitions)
+        row = supernet.time_supernet(net, crop_size, FLAGS.batch_size or 2, FLAGS.repetitions, FLAGS.separate_graphs)
     tables.show_supernet(row)
     return tables.to_json(row)
 

@@ -20,11 +20,11 @@ _FLOAT = 4  # bytes
 _STEM_FILTERS = 64
 # (separable, atrous): sizes of the kernels of the ops with weights, each with two.
 _KERNELS = (3, 5)
-# Measured, see README.md, section Search: TensorFlow and the input pipeline; the traced graphs of both steps and of the
-# scores, with the kernels that are kept for them, for one evaluation of a cell of five blocks, which has twenty edges;
-# what a gradient needs at its peak beside the kept values, as a share of them.
+# Measured, see README.md, section Search: TensorFlow and the input pipeline; the traced graphs of the steps (one of both
+# kinds, or one of each) and of the scores, with the kernels that are kept for them, for one evaluation of a cell of five
+# blocks, which has twenty edges; what a gradient needs at its peak beside the kept values, as a share of them.
 _BASE = 0.9 * GIB
-_GRAPH, _GRAPH_EDGES = 36 * 2**20, 20
+_GRAPH, _SEPARATE_GRAPHS, _GRAPH_EDGES = 22 * 2**20, 36 * 2**20, 20
 _WORKSPACE = 0.15
 # Of one input of a cell, as multiples of c filters at its pixels: itself, its ReLU, the pools as they are (2) and with
 # the normalised ones and itself in a row (3), the max pool once more.
@@ -40,7 +40,7 @@ class MemoryEstimate:
 
     Attributes:
         base: TensorFlow itself.
-        graphs: of both steps and of the scores, as they are traced.
+        graphs: of the steps and of the scores, as they are traced.
         weights: values, gradients and momenta.
         activations: what the forward pass keeps for the gradient.
         workspace: of the gradient.
@@ -76,7 +76,8 @@ def estimate_memory(config: SearchConfig, num_classes: int) -> MemoryEstimate:
         workspace += _FLOAT * _cell_values(config.num_blocks) * max(sizes)
     weights = 3 * _FLOAT * count_weights(config, num_classes)
     cells = sum(edges for _, _, edges, _ in _nodes(config))
-    graphs = _GRAPH * cells * num_edges(config.num_blocks) // _GRAPH_EDGES
+    each = _SEPARATE_GRAPHS if config.separate_graphs else _GRAPH
+    graphs = each * cells * num_edges(config.num_blocks) // _GRAPH_EDGES
     return MemoryEstimate(round(_BASE), graphs, weights, count, round(workspace))
 
 

@@ -6,6 +6,7 @@ variables at the present values of the others; neither differentiates through a 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -75,24 +76,55 @@ def architecture_optimizer(config: SearchConfig) -> keras.optimizers.Adam:
     return keras.optimizers.Adam(config.architecture_learning_rate, config.adam_beta_1, config.adam_beta_2)
 
 
-def weight_step(supernet: Supernet, optimizer, config: SearchConfig, ignore_label: int) -> Step:
-    """A step of all weights; alpha and beta stay as they are."""
-    variables = supernet.weight_variables
-    return _step(supernet, variables, optimizer, config.weight_decay, config.micro_batches, ignore_label, False)
+class _Group(NamedTuple):
+    """Variables that one kind of step changes.
+
+    Attributes:
+        kind: of step, in words.
+        decay: L2 factor.
+    """
+
+    kind: str
+    variables: Sequence[keras.Variable]
+    optimizer: keras.optimizers.Optimizer
+    decay: float
 
 
-def architecture_step(supernet: Supernet, optimizer, config: SearchConfig, ignore_label: int) -> Step:
-    """A step of alpha and beta; the weights stay as they are."""
-    variables, decay = supernet.architecture_variables, config.architecture_weight_decay
-    return _step(supernet, variables, optimizer, decay, config.micro_batches, ignore_label, True)
+def make_steps(
+    supernet: Supernet,
+    weight_optimizer: Momentum,
+    architecture_optimizer: keras.optimizers.Adam,
+    config: SearchConfig,
+    ignore_label: int,
+) -> tuple[Step, Step]:
+    """(a step of all weights, a step of alpha and beta); each leaves the variables of the other as they are.
+
+    Unless `config.separate_graphs`, one traced function does both. It has all gradients either way: those that a step
+    of alpha and beta does not need cost it time, a second graph of every cell would cost memory.
+    """
+    groups = [
+        _Group("weight step", supernet.weight_variables, weight_optimizer, config.weight_decay),
+        _Group(
+            "step of alpha and beta",
+            supernet.architecture_variables,
+            architecture_optimizer,
+            config.architecture_weight_decay,
+        ),
+    ]
+    together = [[group] for group in groups] if config.separate_graphs else [groups]
+    runs = [_traced(supernet, some, config, ignore_label) for some in together]
+    weights, architecture = (
+        _checked(run, *each) for run, some in zip(runs, together, strict=True) for each in enumerate(some)
+    )
+    return weights, architecture
 
 
-def predictor(supernet: Supernet) -> Callable[[Any], tf.Tensor]:
-    """Images [N, H, W, 3] -> int32 classes [N, H, W]; traced once for each size."""
+def predictor(supernet: Supernet, config: SearchConfig) -> Callable[[Any], tf.Tensor]:
+    """Images [N, H, W, 3] -> int32 classes [N, H, W]; traced once for each size, of the parts that the steps have."""
 
     @tf.function(autograph=False)
     def predict(images):
-        return tf.argmax(supernet(images, weights_frozen=True), axis=-1, output_type=tf.int32)
+        return tf.argmax(supernet(images, weights_frozen=config.separate_graphs), axis=-1, output_type=tf.int32)
 
     return predict
 
@@ -121,18 +153,16 @@ def describe_collapse(genotype: AutoDeepLabGenotype) -> str | None:
     return "; ".join(found) or None
 
 
-def _step(
-    supernet: Supernet,
-    variables: Sequence[keras.Variable],
-    optimizer: keras.optimizers.Optimizer,
-    decay: float,
-    micro_batches: int,
-    ignore_label: int,
-    weights_frozen: bool,
-) -> Step:
-    """Gradient with L2 decay, and one step of the optimizer."""
-    optimizer.build(variables)
-    watched = [variable.value for variable in variables]
+def _traced(
+    supernet: Supernet, groups: Sequence[_Group], config: SearchConfig, ignore_label: int
+) -> Callable[[Any, Any, Any], tuple[tf.Tensor, tf.Tensor]]:
+    """(images, labels, index of a group) -> (loss, how many labels are neither a class nor ignore_label), and a step of
+    that group: gradient with L2 decay, and its optimizer."""
+    for group in groups:
+        group.optimizer.build(group.variables)
+    watched = [[variable.value for variable in group.variables] for group in groups]
+    weights_frozen = not any(group.variables == supernet.weight_variables for group in groups)
+    micro_batches = config.micro_batches
 
     def gradient_of(images, labels, total):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -152,35 +182,51 @@ def _step(
 
         def add(part, loss, gradients):
             more, terms = gradient_of(images[part], labels[part], total)
-            return part + 1, loss + more, [a + b for a, b in zip(gradients, terms, strict=True)]
+            return part + 1, loss + more, tf.nest.map_structure(tf.add, gradients, terms)
 
-        start = (0, 0.0, [tf.zeros_like(value) for value in watched])
+        start = (0, 0.0, tf.nest.map_structure(tf.zeros_like, watched))
         # In turn: what one part keeps is let go before the next begins.
         _, loss, gradients = tf.while_loop(lambda part, *_: part < micro_batches, add, start, parallel_iterations=1)
         return loss, gradients
 
     @tf.function(autograph=False)
-    def run(images, labels):
+    def run(images, labels, index):
         labelled = tf.reduce_sum(tf.cast(labels != ignore_label, tf.float32))
         loss, gradients = summed(images, labels, tf.maximum(labelled, 1.0))
-        # TensorFlow's CPU kernels turn relu(NaN) into 0, so a loss may stay finite; the gradients do not.
-        finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
-        _apply(optimizer, [g + decay * value for g, value in zip(gradients, watched, strict=True)], variables)
+        steps = [functools.partial(_step, *pair) for pair in zip(groups, gradients, strict=True)]
+        finite = tf.switch_case(index, steps)
         known = (labels >= 0) & (labels < supernet.num_classes) | (labels == ignore_label)
-        stray = tf.reduce_sum(tf.cast(~known, tf.int32))
-        return tf.where(finite, loss, float("nan")), stray
+        return tf.where(finite, loss, float("nan")), tf.reduce_sum(tf.cast(~known, tf.int32))
 
-    def checked(images, labels) -> float:
-        step = int(optimizer.iterations)
-        loss, stray = (value.numpy() for value in run(images, labels))
-        kind = "step of alpha and beta" if weights_frozen else "weight step"
+    return run
+
+
+def _step(group: _Group, gradients: Sequence[Any]) -> tf.Tensor:
+    """Changes the variables of a group; whether their gradients are finite."""
+    # TensorFlow's CPU kernels turn relu(NaN) into 0, so a loss may stay finite; the gradients do not.
+    finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+    if group.decay:
+        gradients = [g + group.decay * variable.value for g, variable in zip(gradients, group.variables, strict=True)]
+    _apply(group.optimizer, gradients, group.variables)
+    return finite
+
+
+def _checked(run: Callable[[Any, Any, Any], tuple[tf.Tensor, tf.Tensor]], index: int, group: _Group) -> Step:
+    """A step of one group that raises where something is wrong."""
+    index = tf.constant(index)
+
+    def step(images, labels) -> float:
+        number = int(group.optimizer.iterations)
+        loss, stray = (value.numpy() for value in run(images, labels, index))
         if stray:
-            raise LabelOutOfRange(f"labels: {stray} pixels of {kind} {step} are neither a class nor ignore_label")
+            raise LabelOutOfRange(
+                f"labels: {stray} pixels of {group.kind} {number} are neither a class nor ignore_label"
+            )
         if not np.isfinite(loss):
-            raise Diverged(f"the loss is no longer a finite number at {kind} {step}")
+            raise Diverged(f"the loss is no longer a finite number at {group.kind} {number}")
         return float(loss)
 
-    return checked
+    return step
 
 
 def _apply(

@@ -27,6 +27,9 @@ class SearchConfig:
     filters: int = _field(8, "F: a block at stride s has F * s / 4 filters")
     shared_weights: bool = _field(True, "the cells that enter one node from its neighbours share their weights")
     recompute: bool = _field(False, "compute the cells again for the gradient: less memory, more time")
+    separate_graphs: bool = _field(
+        False, "steps of alpha and beta have a graph without gradients of the weights: a quarter less time, more memory"
+    )
     dtype_policy: str = _field("float32", f"numbers that the supernet computes in: {' or '.join(DTYPE_POLICIES)}")
 
     train_split: str = _field("train", "split that is halved: trainA for the weights, trainB for alpha and beta")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import resource
 import time
 from collections.abc import Callable, Sequence
 
-import keras
 import tensorflow as tf
 
+from nas_seg.auto_deeplab import search
+from nas_seg.auto_deeplab.search_config import SearchConfig
 from nas_seg.auto_deeplab.supernet import Supernet
 from nas_seg.benchmark.timing import Timing, time_in_turns
 
-_LEARNING_RATE, _MOMENTUM = 0.025, 0.9
-_ADAM_LEARNING_RATE = 0.003
+_STEPS, _IGNORE_LABEL = 1000, 255
 _SIZE = 2048  # Of the matrices of the unit.
 
 
@@ -78,7 +79,9 @@ class SupernetRow:
         return self.arch_step_s / self.gemm_s
 
 
-def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int, repetitions: int = 5) -> SupernetRow:
+def time_supernet(
+    supernet: Supernet, crop_size: Sequence[int], batch_size: int, repetitions: int = 5, separate_graphs: bool = False
+) -> SupernetRow:
     """Times both steps of a supernet on random pictures, in turns with the matrix product.
 
     Args:
@@ -86,10 +89,11 @@ def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int,
         crop_size: (height, width).
         batch_size: pictures of a step.
         repetitions: of each.
+        separate_graphs: see `SearchConfig`.
     """
     images = tf.random.stateless_uniform((batch_size, *crop_size, 3), (0, 0), 0.0, 255.0)
     labels = tf.random.stateless_uniform((batch_size, *crop_size), (0, 1), 0, supernet.num_classes, tf.int32)
-    weight_step, arch_step = make_steps(supernet, images, labels)
+    weight_step, arch_step = make_steps(supernet, images, labels, separate_graphs)
     begun = time.perf_counter()
     weight_step()
     traced = time.perf_counter()
@@ -115,37 +119,15 @@ def time_supernet(supernet: Supernet, crop_size: Sequence[int], batch_size: int,
     )
 
 
-def make_steps(supernet: Supernet, images, labels) -> tuple[Callable[[], float], Callable[[], float]]:
-    """(step of the weights, step of alpha and beta) on one batch; each returns its loss."""
-    weights = [variable.value for variable in supernet.weight_variables]
-    momenta = [tf.Variable(tf.zeros_like(weight)) for weight in weights]
-    adam = keras.optimizers.Adam(_ADAM_LEARNING_RATE)
-    adam.build(supernet.architecture_variables)
-
-    def gradients(variables, weights_frozen: bool):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            logits = supernet(images, weights_frozen=weights_frozen)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-        return loss, tape.gradient(loss, variables)
-
-    @tf.function(autograph=False)
-    def weight_step():
-        loss, found = gradients(weights, weights_frozen=False)
-        for weight, momentum, gradient in zip(weights, momenta, found, strict=True):
-            tf.raw_ops.ResourceApplyMomentum(
-                var=weight.handle, accum=momentum.handle, lr=_LEARNING_RATE, grad=gradient, momentum=_MOMENTUM
-            )
-        return loss
-
-    @tf.function(autograph=False)
-    def arch_step():
-        variables = supernet.architecture_variables
-        loss, found = gradients([variable.value for variable in variables], weights_frozen=True)
-        adam.apply(found, variables)
-        return loss
-
-    return lambda: float(weight_step()), lambda: float(arch_step())
+def make_steps(
+    supernet: Supernet, images, labels, separate_graphs: bool = False
+) -> tuple[Callable[[], float], Callable[[], float]]:
+    """(step of the weights, step of alpha and beta) of a search without weight decay, on one batch; each returns its
+    loss."""
+    config = SearchConfig(weight_decay=0.0, architecture_weight_decay=0.0, separate_graphs=separate_graphs)
+    weights, architecture = search.weight_optimizer(config, _STEPS), search.architecture_optimizer(config)
+    steps = search.make_steps(supernet, weights, architecture, config, _IGNORE_LABEL)
+    return tuple(functools.partial(step, images, labels) for step in steps)
 
 
 def _product() -> Callable[[], object]:
