@@ -6,6 +6,8 @@ IMAGE_NAME = "image_name"
 HEIGHT = "height"
 WIDTH = "width"
 REWARD = "reward"
+# 1 where the reward is an estimate: the trial was given up after its first stage.
+REJECTED = "rejected"
 PICTURES = "pictures"
 
 # Names of the tensors of an exported network, as DeepLab's export_model has them.

@@ -14,7 +14,7 @@ from nas_seg.plot.markup import Markup, element, join
 from nas_seg.plot.search_result import SearchResult, Unscored
 from nas_seg.search import study as studies
 from nas_seg.search.baselines import Baseline
-from nas_seg.search.table import count, seconds
+from nas_seg.search.table import ESTIMATED, count, estimated, reward, seconds
 from nas_seg.utils.machine import describe_machine
 
 DIAGRAMS = 3
@@ -104,6 +104,9 @@ def leaderboard(search: SearchResult, top_k: int) -> Markup:
         if search.baselines
         else None,
         page.note(_NOT_SEED),
+        page.note(f"{ESTIMATED}: estimated, the trial was rejected after the first stage.")
+        if any(map(estimated, search.rows[:top_k]))
+        else None,
         *_pareto_set(search),
         _not_scored(search),
     ]
@@ -118,7 +121,7 @@ def cells(search: SearchResult) -> Markup | None:
     parts = []
     for row in search.rows[:DIAGRAMS]:
         drawing = architecture.draw(row.genotype, map_size, stride)
-        title = ", ".join([f"Rank {row.rank}: trial {row.trial}, reward {row.reward:.4f}", *_costs_of(row)])
+        title = ", ".join([f"Rank {row.rank}: trial {row.trial}, reward {reward(row)}", *_costs_of(row)])
         parts += [element("h3", title), page.diagram(drawing)]
     return page.section("The best architectures", *parts)
 
@@ -144,7 +147,7 @@ def _line(row: studies.Row | Baseline, more: Sequence[str], front: Collection[in
     who = [join([mark, row.rank]), row.trial] if trial else ["", row.name]
     others = [_digits(row.metrics[name]) if name in row.metrics else "-" for name in more]
     costs = [count(row.params), count(row.madds), *others, seconds(row.seconds)]
-    return [*who, f"{row.reward:.4f}", *costs, element("code", row.summary)]
+    return [*who, reward(row), *costs, element("code", row.summary)]
 
 
 def _digits(value: float) -> str:
@@ -214,7 +217,7 @@ def _by_cost(search: SearchResult, cost: str) -> charts.Series:
 
 
 def _note(row: studies.Row) -> str:
-    return f"rank {row.rank}, trial {row.trial}: reward {row.reward:.4f}, {row.summary}"
+    return f"rank {row.rank}, trial {row.trial}: reward {reward(row)}, {row.summary}"
 
 
 def _difference(search: SearchResult, other: SearchResult) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from rich.table import Table
 
-from nas_seg.common import REWARD
+from nas_seg.common import REJECTED, REWARD
 from nas_seg.search.baselines import Baseline, baselines
 from nas_seg.search.space import SearchSpace
 from nas_seg.search.study import FACTS, Row, leaderboard, pareto_front
@@ -14,6 +14,7 @@ from nas_seg.utils.console import console
 
 _COUNTED = (REWARD, "params", "madds")  # These have columns of their own.
 _PARETO = "*"
+ESTIMATED = "~"  # Before a reward.
 
 
 def show_study(study, space: SearchSpace, title: str, top_k: int = 10) -> list[Row]:
@@ -57,12 +58,23 @@ def show(
         trial = isinstance(row, Row)
         who = (f"{row.rank}{_PARETO * (row.trial in pareto)}", str(row.trial)) if trial else ("", row.name)
         others = ("-" if name not in row.metrics else f"{row.metrics[name]:.4g}" for name in more)
-        numbers = (f"{row.reward:.4f}", count(row.params), count(row.madds), *others, seconds(row.seconds))
+        numbers = (reward(row), count(row.params), count(row.madds), *others, seconds(row.seconds))
         table.add_row(*who, *numbers, row.summary)
-    if pareto:
-        table.caption = f"{_PARETO} no trial is better in all objectives"
-        table.caption_justify = "left"
+    notes = [f"{_PARETO} no trial is better in all objectives"] if pareto else []
+    if any(estimated(row) for row in rows[:top_k]):
+        notes.append(f"{ESTIMATED} estimated: rejected after the first stage")
+    table.caption, table.caption_justify = "; ".join(notes) or None, "left"
     console().print(table)
+
+
+def estimated(row: Row | Baseline) -> bool:
+    """Whether the reward is not of the whole evaluation."""
+    return bool(row.metrics.get(REJECTED))
+
+
+def reward(row: Row | Baseline) -> str:
+    """With four decimals, and a mark where it is an estimate."""
+    return f"{ESTIMATED if estimated(row) else ''}{row.reward:.4f}"
 
 
 def count(value: float | None) -> str:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nas_seg.common import REWARD
+from nas_seg.common import REJECTED, REWARD
 from nas_seg.core.feature_cache import FeatureCache
 from nas_seg.metrics import ConfusionMatrix
 from nas_seg.search.evaluator import Report, TrialFailed
@@ -27,7 +27,7 @@ from nas_seg.template.rejection import Rejection
 from nas_seg.utils.errors import InputError
 
 # Names of metrics: of both stages, and whether a trial ended with the first.
-STAGE0, STAGE1, REJECTED = "stage0_reward", "stage1_reward", "rejected"
+STAGE0, STAGE1 = "stage0_reward", "stage1_reward"
 
 
 class Scored(NamedTuple):

@@ -22,6 +22,7 @@ from nas_seg.search import samplers, study
 from nas_seg.search.baselines import baselines
 from nas_seg.search.records import export_study, import_study
 from nas_seg.search.second_stage import describe
+from nas_seg.search.table import show
 from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.machine import describe_machine
@@ -375,3 +376,21 @@ def test_machine_is_read_from_proc(tmp_path):
 def test_made_up_scores_name_every_class():
     genotype = DPCSpace().decode([0] * 10)
     assert {f"iou/{name}" for name in CLASSES} < set(evaluate(genotype, seed=0))
+
+
+def test_estimated_rewards_are_marked_in_the_page_and_the_table(tmp_path, capsys):
+    plain = make_search(tmp_path / "plain")
+    border = plain[3].reward
+    rows = make_search(tmp_path / "search", rejected_below=border)
+    marked = [f"~{row.reward:.4f}" for row in rows if row.reward < border]
+    whole = [f"{row.reward:.4f}" for row in rows if row.reward >= border]
+    assert len(whole) == 4 and len(marked) == len(rows) - 4
+    note = "the trial was rejected after the first stage"
+    words = Page(write_report(tmp_path / "search")).words
+    assert set(marked) | set(whole) <= set(words) and note in "".join(words)
+    assert note not in Page(write_report(tmp_path / "plain")).shown
+    show(rows, "trials", top_k=len(rows))
+    printed = capsys.readouterr().out
+    assert all(mark in printed for mark in marked) and printed.count("~") == len(marked) + 1
+    show(rows, "trials", top_k=4)
+    assert "~" not in capsys.readouterr().out

@@ -60,15 +60,27 @@ def evaluate(genotype, *, seed, classes=CLASSES):
     return {"reward": reward, "params": cost.params, "madds": cost.madds} | {f"iou/{k}": v for k, v in ious.items()}
 
 
-def make_search(folder, num_trials=12, sampler="random", seed=0, space=None, study_name="search", classes=CLASSES):
+def make_search(
+    folder,
+    num_trials=12,
+    sampler="random",
+    seed=0,
+    space=None,
+    study_name="search",
+    classes=CLASSES,
+    rejected_below=None,
+):
     """A folder with config.json, study.db and genotype.json; returns the leaderboard."""
+
+    def score(genotype, *, seed):
+        metrics = evaluate(genotype, seed=seed, classes=classes)
+        return metrics if rejected_below is None else metrics | {"rejected": float(metrics["reward"] < rejected_below)}
+
     space = space or DPCSpace()
     runs.open_run(folder, sections(seed))
     proposer = samplers.make_sampler(sampler, space, seed)
     opened = study.open_study(f"sqlite:///{folder}/study.db", study_name, space, proposer, conditions={"seed": seed})
-    run_search(
-        opened, space, lambda g, *, seed: evaluate(g, seed=seed, classes=classes), num_trials=num_trials, seed=seed
-    )
+    run_search(opened, space, score, num_trials=num_trials, seed=seed)
     rows = study.leaderboard(opened, space)
     config.save(folder / "genotype.json", rows[0].genotype)
     return rows
