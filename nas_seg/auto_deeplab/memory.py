@@ -20,9 +20,9 @@ _FLOAT = 4  # bytes
 _STEM_FILTERS = 64
 # (separable, atrous): sizes of the kernels of the ops with weights, each with two.
 _KERNELS = (3, 5)
-# Measured, see README.md, section Search: TensorFlow and the input pipeline; the traced graphs of the steps (one of both
-# kinds, or one of each) and of the scores, with the kernels that are kept for them, for one evaluation of a cell of
-# five blocks, which has twenty edges; what a gradient needs at its peak beside the kept values, as a share of them.
+# Measured, see README.md, section Search: TensorFlow and the input pipeline; the traced graphs of the steps (one of
+# both kinds, or one of each) and of the scores, with the kernels that are kept for them, for one evaluation of a cell
+# of five blocks, which has twenty edges; what a gradient needs at its peak beside the kept values, as a share of them.
 _BASE = 0.9 * GIB
 _GRAPH, _SEPARATE_GRAPHS, _GRAPH_EDGES = 22 * 2**20, 36 * 2**20, 20
 _WORKSPACE = 0.15
