@@ -71,7 +71,8 @@ def open_storage(url: str | None, must_exist: bool = False) -> BaseStorage:
             raise InputError(f"{shown}: made by another version of Optuna ({error})") from None
         except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.IntegrityError) as error:
             # Processes that start together all find no tables; one makes them, the others look again.
-            if attempt == 4 or not any(word in str(error) for word in ("already exists", "UNIQUE", "locked")):
+            met = isinstance(error, sqlalchemy.exc.IntegrityError)
+            if attempt == 4 or not (met or any(word in str(error) for word in ("already exists", "locked"))):
                 raise
             time.sleep(0.2)
     raise InputError(f"{shown}: the storage cannot be opened")

@@ -1,4 +1,4 @@
-"""Real servers for tests: a PostgreSQL and the gRPC storage proxy, on loopback, thrown away at the end."""
+"""Real servers for tests: a PostgreSQL, a MariaDB and the gRPC storage proxy, on loopback, thrown away at the end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
+import sqlalchemy
 from case import REPOSITORY
 
+# Debian's daemons are where a user's shell does not look.
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 _USER = "postgres"  # Debian's package makes it; the server refuses to run as root.
 
 
@@ -86,6 +90,60 @@ def _install() -> pathlib.Path:
     if programs is None:
         pytest.fail(f"PostgreSQL is not there ({reason}): apt-get install postgresql")
     return programs
+
+
+class MariaDB:
+    """MySQL's free twin with a data folder of its own and a password; skips where it or its driver is not installed."""
+
+    def __init__(self):
+        pytest.importorskip("pymysql", reason="the extra mysql is not installed")
+        server, setup = (shutil.which(name, path=_PATH) for name in ("mariadbd", "mariadb-install-db"))
+        if not server or not setup:
+            pytest.skip("MariaDB is not there: apt-get install mariadb-server")
+        self._folder = pathlib.Path(tempfile.mkdtemp(prefix="nas_seg-mariadb-"))
+        data, begin = self._folder / "data", self._folder / "begin.sql"
+        self._port, self.password = free_port(), secrets.token_hex(8)
+        self.url = f"mysql+pymysql://nas_seg:{self.password}@127.0.0.1:{self._port}/nas_seg"
+        begin.write_text(
+            "CREATE DATABASE IF NOT EXISTS nas_seg;\n"
+            f"CREATE USER IF NOT EXISTS nas_seg@'127.0.0.1' IDENTIFIED BY '{self.password}';\n"
+            "GRANT ALL ON nas_seg.* TO nas_seg@'127.0.0.1';\n"
+        )
+        user = []
+        if os.getuid() == 0:
+            shutil.chown(self._folder, "mysql")
+            shutil.chown(begin, "mysql")
+            user = ["--user=mysql"]
+        done = subprocess.run(
+            [setup, "--no-defaults", f"--datadir={data}", "--skip-test-db", *user], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        network = ["--bind-address=127.0.0.1", f"--port={self._port}", "--skip-name-resolve"]
+        files = [f"--datadir={data}", f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid"]
+        self._command = [server, "--no-defaults", *network, *files, *user, f"--init-file={begin}"]
+        self.start()
+
+    def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                sqlalchemy.create_engine(self.url, poolclass=sqlalchemy.NullPool).connect().close()
+                return
+            except sqlalchemy.exc.OperationalError:
+                log = (self._folder / "log").read_text(errors="replace")
+                assert self._process.poll() is None and time.monotonic() < deadline, log
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """As after a loss of power."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Proxy:
