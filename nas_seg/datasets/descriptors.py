@@ -68,6 +68,10 @@ class DatasetDescriptor:
                 raise InputError(f"{field}: expected {self.num_classes}, one a class, received {len(values)}")
         if any(not 0 <= channel <= 255 for color in self.colors for channel in color):
             raise InputError(f"colors: expected channels of 0 to 255, received {self.colors}")
+        for name in self.splits:
+            # It becomes part of file names, which must stay in their folder.
+            if pathlib.PurePath(name).name != name or name in ("", ".."):
+                raise InputError(f"splits: expected names without a folder, received {name!r}")
 
     def split(self, name: str) -> SplitInfo:
         """The split `name`; an InputError with the nearest name if there is none."""

@@ -48,6 +48,9 @@ def test_each_known_dataset_has_different_names_and_colours(name):
     ("change", "message"),
     [
         ({"num_classes": 0}, "num_classes: expected 1 to 256, received 0"),
+        ({"splits": {"../train": INFO}}, "splits: expected names without a folder, received '../train'"),
+        ({"splits": {"..": INFO}}, "splits: expected names without a folder, received '..'"),
+        ({"splits": {"": INFO}}, "splits: expected names without a folder, received ''"),
         ({"class_names": ("a",)}, "class_names: expected 4, one a class, received 1"),
         ({"colors": ((0, 0, 256),) * 4}, "colors: expected channels of 0 to 255"),
         ({"ignore_label": -1}, "ignore_label: expected 0 to 255, received -1"),
