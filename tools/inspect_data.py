@@ -20,7 +20,7 @@ flags.DEFINE_string("split", None, "The split to look at (default: all).")
 flags.DEFINE_string("contact_sheet", None, "PNG file to write: pictures beside their coloured labels.")
 flags.DEFINE_integer("show", 6, "Pairs a split on the contact sheet.", lower_bound=1)
 flags.DEFINE_boolean(
-    "skip_corrupt", False, "Go on behind damaged records; list all that cannot be read and count them."
+    "skip_corrupt", False, "Leave out what build_data refuses, also damaged records; list all of it and count it."
 )
 for _name, _argument in catalog.ARGUMENTS.items():
     getattr(flags, f"DEFINE_{_argument.kind}")(_name, None, f"With --dataset. {_argument.help}")
@@ -61,12 +61,13 @@ def main() -> None:
     console = Console()
     reports = {}
     for name, samples in splits.items():
-        reports[name] = report = inspect.inspect(samples, descriptor, show=FLAGS.show if FLAGS.contact_sheet else 0)
+        show = FLAGS.show if FLAGS.contact_sheet else 0
+        reports[name] = report = inspect.inspect(samples, descriptor, show, FLAGS.skip_corrupt)
         if report.counts:
             console.print(inspect.histogram(report, descriptor, f"{descriptor.name}, {name}"))
         lines = inspect.describe(report, descriptor, list_corrupt=FLAGS.skip_corrupt)
         if FLAGS.skip_corrupt:
-            lines.append(f"skipped: {len(report.warnings.get(inspect.CORRUPT, ()))} of {report.num_images} pictures")
+            lines.append(f"skipped: {report.num_refused} of {report.num_images} pictures")
         if name in trained_on:
             lines += [f"suggested: {line}" for line in inspect.suggestions(report, descriptor)]
         for line in lines:

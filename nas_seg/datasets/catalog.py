@@ -115,6 +115,8 @@ def _reader(dataset: str | None) -> Callable[..., Source]:
     if dataset is not None and dataset.startswith(TFDS) and dataset != TFDS:
         return functools.partial(tfds.read_source, dataset.removeprefix(TFDS))
     name = _ALIASES.get(dataset, dataset)
+    if not name:
+        raise InputError(f"--dataset: expected one of {', '.join([*READERS, TFDS + 'NAME', RECORDS])}")
     if name not in READERS:
         raise InputError(f"--dataset: {unknown('dataset', dataset, [*READERS, TFDS + 'NAME', RECORDS])}")
     return READERS[name]

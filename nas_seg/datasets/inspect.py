@@ -20,20 +20,23 @@ from nas_seg.utils import config
 from nas_seg.utils.colormap import colorize
 from nas_seg.utils.errors import InputError
 
-# The kind of warning for pictures that are left out of all counts.
+# The kinds of warning for pictures that tools/build_data.py refuses, or leaves out with --skip_corrupt.
 CORRUPT = "cannot be read"
+_MISMATCH, _OUTSIDE = "size mismatch", "values outside the classes"
+REFUSED = (CORRUPT, _MISMATCH, _OUTSIDE)
 
 
 class Sample(NamedTuple):
     """One picture as it was found.
 
     Attributes:
-        where: how warnings name it.
+        where: how warnings name it, by its label where there is one.
         image: uint8 [H, W, 3], or None if it cannot be decoded.
         label: integers [H, W], or None if there is none or it cannot be decoded.
         mode: Pillow's mode of the label picture; "" without one.
         problem: what was wrong with the files, "" if nothing.
         note: what the image is other than RGB of 8 bits, "" if nothing.
+        image_where: how warnings name the image; "" as `where`.
     """
 
     where: str
@@ -42,6 +45,7 @@ class Sample(NamedTuple):
     mode: str = ""
     problem: str = ""
     note: str = ""
+    image_where: str = ""
 
 
 @dataclasses.dataclass
@@ -51,6 +55,7 @@ class Report:
     Attributes:
         num_images: pictures looked at.
         num_labels: those with a label that could be read.
+        num_refused: those with a warning of `REFUSED`.
         counts: pixels of each label value.
         images_with: pictures in which each value occurs.
         pixels_with: labelled pixels, the ignored ones apart, of the pictures in which each value occurs.
@@ -61,6 +66,7 @@ class Report:
 
     num_images: int = 0
     num_labels: int = 0
+    num_refused: int = 0
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     images_with: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     pixels_with: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -99,7 +105,7 @@ def read_pairs(
             except InputError as problem:
                 problems.append(str(problem))
         where = pair.image_where if pair.label is None else pair.label_where
-        yield Sample(where, image, label, mode, "; ".join(problems), note)
+        yield Sample(where, image, label, mode, "; ".join(problems), note, pair.image_where)
 
 
 def read_records(dataset_dir: str | os.PathLike, split: str, skip_corrupt: bool = False) -> Iterator[Sample]:
@@ -124,47 +130,64 @@ def read_records(dataset_dir: str | os.PathLike, split: str, skip_corrupt: bool 
     yield from damaged
 
 
-def inspect(samples: Iterable[Sample], descriptor: DatasetDescriptor, show: int = 0) -> Report:
+def inspect(
+    samples: Iterable[Sample], descriptor: DatasetDescriptor, show: int = 0, skip_corrupt: bool = False
+) -> Report:
     """Counts what is in `samples` and gathers what looks wrong.
 
     Args:
         samples: the pictures.
         descriptor: says which values are classes and which is ignored.
         show: keep this many pairs for a contact sheet, spread over all.
+        skip_corrupt: of pictures with a warning of `REFUSED` count nothing else, as if they were not there.
     """
     report = Report()
     keep = _Spread(show)
     for sample in samples:
         report.num_images += 1
-        if sample.problem:
-            report.warnings[CORRUPT].append(sample.problem)
+        found = () if sample.label is None else np.unique(sample.label, return_counts=True)
+        refusals = _refusals(sample, found, descriptor)
+        for kind, text in refusals:
+            report.warnings[kind].append(text)
+        report.num_refused += bool(refusals)
+        if refusals and skip_corrupt:
+            continue
         if sample.image is not None:
             report.sizes[sample.image.shape[:2]] += 1
             if sample.note:
-                report.warnings[f"{sample.note} image, becomes RGB of 8 bits"].append(sample.where)
+                kind = f"{sample.note} image, becomes RGB of 8 bits"
+                report.warnings[kind].append(sample.image_where or sample.where)
             keep.offer((sample.image, sample.label))
         if sample.label is not None:
-            _count(sample, descriptor, report)
+            _count(sample, *found, descriptor, report)
     report.shown = keep.pick()
     return report
 
 
-def _count(sample: Sample, descriptor: DatasetDescriptor, report: Report) -> None:
-    label = sample.label
+def _refusals(sample: Sample, found: Sequence[np.ndarray], descriptor: DatasetDescriptor) -> list[tuple[str, str]]:
+    """Kind and text of what forbids to store a picture; `found` are its label's values and their pixels."""
+    refusals = [(CORRUPT, sample.problem)] if sample.problem else []
+    if not found:
+        return refusals
+    if sample.image is not None and sample.label.shape != sample.image.shape[:2]:
+        sizes = "x".join(map(str, sample.label.shape)), "x".join(map(str, sample.image.shape[:2]))
+        refusals.append((_MISMATCH, f"{sample.where}: the label is {sizes[0]}, its image {sizes[1]}"))
+    outside = [value for value in found[0].tolist() if not _is_known(value, descriptor)]
+    if outside:
+        refusals.append((_OUTSIDE, f"{sample.where}: {', '.join(map(str, outside[:8]))}"))
+    return refusals
+
+
+def _count(
+    sample: Sample, values: np.ndarray, counts: np.ndarray, descriptor: DatasetDescriptor, report: Report
+) -> None:
     report.num_labels += 1
-    values, counts = np.unique(label, return_counts=True)
     report.counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     report.images_with.update(values.tolist())
     labelled = int(counts[values != descriptor.ignore_label].sum())
     report.pixels_with.update(dict.fromkeys(values.tolist(), labelled))
     if sample.mode == "P":
         report.warnings["palette label, its indices are read"].append(sample.where)
-    if sample.image is not None and label.shape != sample.image.shape[:2]:
-        sizes = "x".join(map(str, label.shape)), "x".join(map(str, sample.image.shape[:2]))
-        report.warnings["size mismatch"].append(f"{sample.where}: the label is {sizes[0]}, its image {sizes[1]}")
-    outside = [value for value in values.tolist() if not _is_known(value, descriptor)]
-    if outside:
-        report.warnings["values outside the classes"].append(f"{sample.where}: {', '.join(map(str, outside[:8]))}")
     if values.tolist() == [descriptor.ignore_label]:
         report.warnings["empty mask, every pixel is ignored"].append(sample.where)
 
@@ -215,7 +238,7 @@ def _name(value: int, descriptor: DatasetDescriptor) -> str:
 def describe(report: Report, descriptor: DatasetDescriptor, most: int = 5, list_corrupt: bool = False) -> list[str]:
     """Lines on counts, sizes, void share and warnings; at most `most` examples a warning.
 
-    With `list_corrupt` all that cannot be read are listed.
+    With `list_corrupt` all of `REFUSED` are listed.
     """
     lines = [f"{report.num_images} images, {report.num_labels} labels"]
     sizes = [f"{height}x{width} ({count})" for (height, width), count in report.sizes.most_common(most)]
@@ -224,7 +247,7 @@ def describe(report: Report, descriptor: DatasetDescriptor, most: int = 5, list_
     lines.append(f"sizes: {', '.join(sizes)}{more}{mean}")
     lines.append(f"void (label {descriptor.ignore_label}): {report.void_share(descriptor.ignore_label):.2%}")
     for kind, texts in report.warnings.items():
-        shown = texts if list_corrupt and kind == CORRUPT else texts[:most]
+        shown = texts if list_corrupt and kind in REFUSED else texts[:most]
         lines.append(f"warning: {kind}: {len(texts)}")
         lines.extend(f"  {text}" for text in shown)
         if len(texts) > len(shown):

@@ -23,7 +23,7 @@ def test_every_known_data_set_has_a_reader():
     ("dataset", "given", "message"),
     [
         ("camvit", {}, "--dataset: unknown dataset 'camvit'.*Did you mean 'camvid'"),
-        (None, {}, "--dataset: unknown dataset None"),
+        (None, {}, "--dataset: expected one of ade20k"),
         ("tfds:", {}, "--dataset: unknown dataset 'tfds:'"),
         ("camvid", {"num_classes": 3}, "--num_classes: means nothing to --dataset=camvid"),
         ("camvid", {}, "--source_dir: expected the folder of the pictures of --dataset=camvid"),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_data import CLASSES, build, pairs, save
 
-from nas_seg.datasets import inspect, pictures, records
-from nas_seg.datasets.source import Pair
+from nas_seg.datasets import build_data, inspect, pictures, records
+from nas_seg.datasets.source import Pair, Source
 from nas_seg.utils.errors import InputError
 
 
@@ -48,6 +48,24 @@ def test_each_oddity_is_told_with_its_file(odd_pairs):
     assert "empty.png" in found["empty mask, every pixel is ignored"]
     assert "colours.png" in found["cannot be read"]
     assert "broken.png" in found["cannot be read"]
+
+
+def test_what_the_builder_would_leave_out_is_counted_and_leaves_no_trace_when_skipped(odd_pairs):
+    report = inspect.inspect(inspect.read_pairs(odd_pairs), CLASSES, skip_corrupt=True)
+    refused = [pair.name for pair in odd_pairs if not _storable(pair)]
+    assert report.num_refused == len(refused) == 4
+    kept = inspect.inspect(inspect.read_pairs([pair for pair in odd_pairs if pair.name not in refused]), CLASSES)
+    assert (report.counts, report.sizes, report.num_labels) == (kept.counts, kept.sizes, kept.num_labels)
+    listed = "\n".join(inspect.describe(report, CLASSES, most=0, list_corrupt=True))
+    assert all(f"{name}.png" in listed for name in refused)
+
+
+def _storable(pair) -> bool:
+    try:
+        build_data.encode_pair(pair, Source(CLASSES, {}))
+    except InputError:
+        return False
+    return True
 
 
 def test_values_void_and_sizes_are_counted(odd_pairs):
@@ -140,3 +158,6 @@ def test_images_that_will_be_converted_are_told(tmp_path):
     gray = Pair("g", pictures.encode_png(np.zeros((4, 6), np.uint8)), None)
     report = inspect.inspect(inspect.read_pairs([gray]), CLASSES)
     assert report.warnings == {"gray image, becomes RGB of 8 bits": ["image g"]}
+    labelled = dataclasses.replace(gray, label=pictures.encode_png(np.zeros((4, 6), np.uint8)))
+    # It is the image that is named, not its label.
+    assert inspect.inspect(inspect.read_pairs([labelled]), CLASSES).warnings == report.warnings
