@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ ARGUMENTS = {
     "semantic_segmentation_folder": Argument("string", "folder, pascal: the labels."),
     "list_folder": Argument("string", "pascal: lists NAME.txt, one a split."),
     "image_format": Argument("string", "pascal: take only images of this format: png, jpg or jpeg (default: any)."),
+    "label_format": Argument("string", "pascal, cityscapes, ade20k: png, which labels are; the original's flag."),
     "cityscapes_root": Argument("string", "cityscapes: the same as source_dir."),
     "train_image_folder": Argument("string", "ade20k: images of train, instead of source_dir."),
     "train_image_label_folder": Argument("string", "ade20k: labels of train."),
@@ -87,6 +89,9 @@ TFDS = "tfds:"
 # Shards that are there and lack dataset.json; they have no source.
 RECORDS = "records"
 _RECORDS_ARGUMENTS = ("source_dir", "classes", "class_names", "num_classes", "ignore_label")
+# The original's builders have these for all of its data sets; where nothing depends on them they say nothing.
+_FORMATS = {"image_format": ("jpg", "jpeg", "png"), "label_format": ("png",)}
+_WITH_FORMATS = ("ade20k", "ade20k_150", "cityscapes", "pascal_person_part", "pascal_voc_seg")
 # Short names.
 _ALIASES = {"voc": "pascal_voc_seg", "person_part": "pascal_person_part"}
 
@@ -108,7 +113,8 @@ def _accepted(dataset: str | None) -> set[str]:
     if dataset == RECORDS:
         return {*_RECORDS_ARGUMENTS}
     # Any source can be cut down to some splits and read by colours.
-    return {*inspect.signature(_reader(dataset)).parameters, "splits", "label_colors"} & {*ARGUMENTS}
+    formats = _FORMATS if _ALIASES.get(dataset, dataset) in _WITH_FORMATS else ()
+    return {*inspect.signature(_reader(dataset)).parameters, "splits", "label_colors", *formats} & {*ARGUMENTS}
 
 
 def _reader(dataset: str | None) -> Callable[..., Source]:
@@ -136,6 +142,7 @@ def open_source(dataset: str, given: Mapping[str, Any], *, any_value: bool = Fal
     check(dataset, given)
     read, given = _reader(dataset), dict(given)
     parameters = inspect.signature(read).parameters
+    notices = [_ignore_format(name, given.pop(name)) for name in _FORMATS if name in given and name not in parameters]
     later = {name: given.pop(name) for name in ("splits", "label_colors") if name in given and name not in parameters}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
@@ -145,5 +152,12 @@ def open_source(dataset: str, given: Mapping[str, Any], *, any_value: bool = Fal
         source = source.choose(later["splits"])
     if "label_colors" in later:
         coding = labels.color_coding(later["label_colors"], source.descriptor)
-        source = Source(source.descriptor, source.splits, coding, source.num_shards, source.notices)
-    return source
+        source = dataclasses.replace(source, coding=coding)
+    return dataclasses.replace(source, notices=(*source.notices, *notices))
+
+
+def _ignore_format(name: str, value: str) -> str:
+    """What the user is told of a format that nothing depends on."""
+    if value not in _FORMATS[name]:
+        raise InputError(f"--{name}: {unknown('format', value, _FORMATS[name])}")
+    return f"--{name} is ignored: pictures are read by what they are"

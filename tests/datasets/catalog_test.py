@@ -34,12 +34,27 @@ def test_every_known_data_set_has_a_reader():
         ("folder", {"image_folder": "x"}, "--image_folder, --semantic_segmentation_folder: expected both or neither"),
         ("synthetic", {"image_size": ["5"]}, "--image_size: expected 2 positive integers"),
         ("synthetic", {"seed": -1}, "--seed: expected 0 or more, received -1"),
+        ("cityscapes", {"label_format": "jpg"}, "--label_format: unknown format 'jpg': expected one of png"),
+        ("camvid", {"label_format": "png"}, "--label_format: means nothing to --dataset=camvid"),
         ("records", {"seed": 1}, "--seed: means nothing to --dataset=records"),
     ],
 )
 def test_bad_arguments_are_named(dataset, given, message):
     with pytest.raises(InputError, match=message):
         catalog.open_source(dataset, given)
+
+
+def test_formats_that_the_original_builders_have_are_taken_and_told_to_say_nothing(tmp_path):
+    write_cityscapes(tmp_path)
+    plain = catalog.open_source("cityscapes", {"source_dir": str(tmp_path)})
+    typed = catalog.open_source(
+        "cityscapes", {"source_dir": str(tmp_path), "image_format": "png", "label_format": "png"}
+    )
+    assert typed.splits == plain.splits and typed.coding == plain.coding
+    assert [notice.split(":")[0] for notice in typed.notices] == [
+        "--image_format is ignored",
+        "--label_format is ignored",
+    ]
 
 
 def test_any_source_can_be_cut_down_to_some_of_its_splits(tmp_path):
