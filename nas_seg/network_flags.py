@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,24 @@ _FIELDS = {
     "merge_method": "merge_method",
     "image_pyramid": "image_pyramid",
 }
+
+# The other way, where a configuration's own messages have another name.
+_OTHER_NAMES = {
+    "filters": "aspp_convs_filters",
+    "decoder filters": "decoder_filters",
+    "filter_multiplier": "nas_stem_output_num_conv_filters",
+}
+# What of ASPP a dense prediction cell has not; the original ignores them beside one.
+_ASPP_ALONE = (
+    "aspp_with_separable_conv",
+    "aspp_with_concat_projection",
+    "aspp_with_squeeze_and_excitation",
+    "aspp_convs_filters",
+    "image_se_uses_qsigmoid",
+    "add_image_level_feature",
+    "image_pooling_stride",
+    "logits_kernel_size",
+)
 
 
 def define(**defaults: Any) -> None:
@@ -169,6 +188,22 @@ def read():
     Raises:
         InputError: naming the flag that is wrong or contradicts another.
     """
+    try:
+        return _read()
+    except InputError as error:
+        raise InputError(_by_flag(str(error))) from None
+
+
+def _by_flag(message: str) -> str:
+    """A message about a field of a configuration as one about the flag that says it."""
+    match = re.match(r"(?:unknown )?(decoder \w+|\w+)", message)
+    name = match and _OTHER_NAMES.get(match[1], match[1])
+    if not match or name not in (*(flag for flag, _, _ in _FLAGS), "image_pyramid"):
+        return message
+    return f"--{name}: {message if message.startswith('unknown') else message[match.end() :].lstrip(': ')}"
+
+
+def _read():
     from nas_seg import model
 
     found = _value("model_variant") in _FOUND
@@ -238,6 +273,12 @@ def _dpc(family: type, common: dict[str, Any]):
         raise InputError(f"--atrous_rates: expected none with --dense_prediction_cell_json, received {received}")
     if not _value("aspp_with_batch_norm"):
         raise InputError("--aspp_with_batch_norm: expected true with --dense_prediction_cell_json, received false")
+    for name in _ASPP_ALONE:
+        default = next(default for own, default, _ in _FLAGS if own == name)
+        if _typed_value(name) != default:
+            raise InputError(
+                f"--{name}: expected {default} with --dense_prediction_cell_json, received {_typed_value(name)}"
+            )
     path = _value("dense_prediction_cell_json")
     if not os.path.isfile(path):
         raise InputError(f"--dense_prediction_cell_json: the file {path} does not exist")

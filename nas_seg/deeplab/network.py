@@ -70,6 +70,8 @@ class DeepLabConfig:
             raise unknown("head", self.head, HEADS)
         if any(rate < 1 for rate in self.atrous_rates):
             raise InputError(f"atrous_rates: expected rates of at least 1, received {list(self.atrous_rates)}")
+        if self.filters < 1:
+            raise InputError(f"filters: expected at least 1, received {self.filters}")
         if min(self.image_pooling_stride) < 1:
             received = list(self.image_pooling_stride)
             raise InputError(f"image_pooling_stride: expected steps of at least 1, received {received}")

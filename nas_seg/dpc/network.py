@@ -15,6 +15,7 @@ from nas_seg.core.checkpoint import names_of
 from nas_seg.core.decoder import DecoderConfig
 from nas_seg.dpc.cell import DensePredictionCell, check_output_stride
 from nas_seg.dpc.genotype import DPCGenotype
+from nas_seg.utils.errors import InputError
 
 _CELL = "dense_prediction_cell"
 _SCOPE = "meta_architecture"
@@ -54,6 +55,9 @@ class DPCConfig:
 
     def __post_init__(self):
         check_output_stride(self.backbone.output_stride)
+        for name in ("filters", "concat_filters"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected at least 1, received {getattr(self, name)}")
         encoder_decoder.check(self)
 
 
