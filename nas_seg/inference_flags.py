@@ -91,6 +91,23 @@ def read_inference(crop_flag: str, scales_flag: str) -> InferenceConfig:
         raise InputError(f"{names.get(first, first if first.startswith('--') else f'--{first}')} {rest}") from None
 
 
+def read_split(descriptor, split_flag: str):
+    """The split of a data set that a flag names; InputError with the flag and the nearest name for another."""
+    try:
+        return descriptor.split(flags.FLAGS[split_flag].value)
+    except InputError as error:
+        raise InputError(f"--{split_flag}: {error}") from None
+
+
+def batch_size(batch_flag: str, split) -> int:
+    """How many pictures of a split go at a time. Pictures of several sizes go one by one, which changes no result."""
+    size = flags.FLAGS[batch_flag].value
+    if size > 1 and split.min_size != split.max_size:
+        print(f"note: --{batch_flag}: the pictures have several sizes, they go one by one")
+        return 1
+    return size
+
+
 def check_fits(inference: InferenceConfig, crop_flag: str, descriptor, split: str) -> None:
     """InputError where pictures of a split are larger than the crop; those that are resized first are not looked at."""
     largest = descriptor.split(split).max_size

@@ -193,6 +193,8 @@ def test_weights_of_a_converted_run_are_found(tiny, tmp_path):
     convert.from_tf1(tiny, _TINY, tmp_path / "run")
     assert runs.find_weights(tmp_path / "run").name == "last.weights.h5"
     assert runs.read_section(tmp_path / "run", "converted_from", dict[str, str])["tf_checkpoint"] == str(tiny)
+    with pytest.raises(InputError, match="--dataset_dir: expected the folder of the records, .*run was converted"):
+        runs.read_dataset_dir(tmp_path / "run")
 
 
 @pytest.mark.parametrize("photograph", ["astronaut", "cat", "parrot", "pets"])

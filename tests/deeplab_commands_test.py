@@ -1,5 +1,6 @@
 """DeepLab's commands with another interpreter: its flags train, score, draw, export; what is wrong is named."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -75,6 +76,18 @@ def test_a_tf1_checkpoint_scores_as_the_run_that_it_came_from(logdir, records, t
     assert before["inference"]["eval_scales"] == [0.5, 1.0] and before["class_iou"] == after["class_iou"]
 
 
+def test_pictures_of_several_sizes_go_one_by_one_whatever_the_batch(logdir, tmp_path):
+    one, two = (synthetic.make_source((1, 2), size, 0) for size in ((48, 65), (33, 65)))
+    both = dataclasses.replace(one, splits={"val": [*one.splits["val"], *two.splits["val"]]})
+    build_data.build(both, tmp_path / "records")
+    for size in (1, 3):
+        output = succeed("eval", f"--checkpoint_dir={logdir}", f"--dataset_dir={tmp_path / 'records'}",
+                         f"--eval_logdir={tmp_path / str(size)}", f"--eval_batch_size={size}")  # fmt: skip
+        assert ("note: --eval_batch_size: the pictures have several sizes" in output) == (size > 1)
+    assert scores(tmp_path / "1")["class_iou"] == scores(tmp_path / "3")["class_iou"]
+    assert scores(tmp_path / "3")["num_images"] == 4
+
+
 _PRESET = "--preset=mobilenet_v2_035"
 
 
@@ -110,6 +123,8 @@ _PRESET = "--preset=mobilenet_v2_035"
         ("eval", ["{run}", "--atrous_rates=6"], "--atrous_rates: expected 0 rates"),
         ("eval", ["--checkpoint_dir={logdir}/model.ckpt-7"], "is at step 2, received step 7"),
         ("eval", ["--checkpoint_dir=gone", "--dataset_dir={records}", "--eval_logdir=out"], "gone: no TF1 checkpoint"),
+        ("eval", ["{run}", "--eval_split=vall"], "--eval_split: unknown split 'vall'.*Did you mean 'val'"),
+        ("vis", ["{run}", "--vis_split=vall"], "--vis_split: unknown split 'vall'.*Did you mean 'val'"),
         ("vis", ["{run}", "--colormap_type=pascl"], "--colormap_type: .*Did you mean 'pascal'"),
         ("export_model", ["{run}", "--export_path=out", "--num_classes=21"], "--num_classes: expected the run's 8"),
     ],

@@ -25,7 +25,7 @@ flags.DEFINE_string("dataset_dir", None, "Folder with dataset.json and shards (d
 flags.DEFINE_string("dataset", None, "Name of the data set, if it is to be checked.")
 flags.DEFINE_string("eval_split", "val", "Split to score on.")
 flags.DEFINE_string("eval_logdir", None, "Folder for the scores (default: the run folder).")
-flags.DEFINE_integer("eval_batch_size", 1, "Pictures at a time; more than 1 where all have one size.", lower_bound=1)
+flags.DEFINE_integer("eval_batch_size", 1, "Pictures at a time, where all have one size.", lower_bound=1)
 inference_flags.define("checkpoint_dir", "eval_crop_size", "eval_scales")
 old_flags.define("eval")
 
@@ -44,7 +44,7 @@ def main() -> None:
     dataset_dir = FLAGS.dataset_dir or runs.read_dataset_dir(source.run_dir)
     descriptor = read_descriptor(dataset_dir)
     old_flags.check_dataset(descriptor.name)
-    split = descriptor.split(FLAGS.eval_split)
+    split = inference_flags.read_split(descriptor, "eval_split")
     if not split.has_labels:
         raise InputError(f"--eval_split: split {FLAGS.eval_split!r} of {dataset_dir} has no labels; see tools/vis.py")
     inference_flags.check_fits(inference, "eval_crop_size", descriptor, FLAGS.eval_split)
@@ -61,7 +61,7 @@ def main() -> None:
             dataset_dir,
             FLAGS.eval_split,
             predict=predict,
-            batch_size=FLAGS.eval_batch_size,
+            batch_size=inference_flags.batch_size("eval_batch_size", split),
             advance=bar.advance,
         )
     _show(result, descriptor.class_names)

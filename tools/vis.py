@@ -26,7 +26,7 @@ flags.DEFINE_string("dataset", None, "Name of the data set, if it is to be check
 flags.DEFINE_string("vis_split", "val", "Split whose pictures are drawn.")
 flags.DEFINE_string("output_dir", None, "Folder for the PNGs (default: RUN/vis_SPLIT).")
 flags.DEFINE_alias("vis_logdir", "output_dir")
-flags.DEFINE_integer("vis_batch_size", 1, "Pictures at a time; more than 1 where all have one size.", lower_bound=1)
+flags.DEFINE_integer("vis_batch_size", 1, "Pictures at a time, where all have one size.", lower_bound=1)
 flags.DEFINE_string("colormap_type", None, "Colours of pascal, cityscapes or ade20k (default: the data set's own).")
 flags.DEFINE_integer("num_images", None, "How many pictures, from the first on (default: all).", lower_bound=1)
 flags.DEFINE_boolean("also_save_raw_predictions", False, "Write grey PNGs of the class indices too, into raw/.")
@@ -50,7 +50,7 @@ def main() -> None:
     dataset_dir = FLAGS.dataset_dir or runs.read_dataset_dir(source.run_dir)
     descriptor = read_descriptor(dataset_dir)
     old_flags.check_dataset(descriptor.name)
-    split = descriptor.split(FLAGS.vis_split)
+    split = inference_flags.read_split(descriptor, "vis_split")
     inference_flags.check_fits(inference, "vis_crop_size", descriptor, FLAGS.vis_split)
     colors = _colors(descriptor)
     kind = "submission" if FLAGS.cityscapes_submission else "vis"
@@ -72,10 +72,11 @@ def main() -> None:
     config, model = inference_flags.load(source, descriptor.num_classes)
     pipeline.check_num_classes(config.num_classes, dataset_dir)
     predict = scaled_networks.predictor(model, config, inference)
+    batch_size = inference_flags.batch_size("vis_batch_size", split)
     count = min(FLAGS.num_images or split.num_images, split.num_images)
     with records.translate_data_errors(dataset_dir, FLAGS.vis_split), progress("draw", count) as bar:
-        dataset = data_generator.eval_dataset(dataset_dir, FLAGS.vis_split, batch_size=FLAGS.vis_batch_size)
-        dataset = dataset.unbatch().take(count).batch(FLAGS.vis_batch_size)
+        dataset = data_generator.eval_dataset(dataset_dir, FLAGS.vis_split, batch_size=batch_size)
+        dataset = dataset.unbatch().take(count).batch(batch_size)
         if not split.has_labels:
             dataset = dataset.map(lambda batch: {k: v for k, v in batch.items() if k != common.LABEL})
         if FLAGS.cityscapes_submission:

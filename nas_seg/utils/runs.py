@@ -124,7 +124,9 @@ def read_section(run_dir: str | os.PathLike, name: str, annotation: Any) -> Any:
 
 
 def read_dataset_dir(run_dir: str | os.PathLike) -> str:
-    """The folder of the records that a run was trained on."""
+    """The folder of the records that a run was trained on; an InputError for a converted one, which was on none."""
+    if "dataset_dir" not in read_config(run_dir):
+        raise InputError(f"--dataset_dir: expected the folder of the records, {run_dir} was converted and tells none")
     return read_section(run_dir, "dataset_dir", str)
 
 
