@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -22,7 +23,7 @@ _DEFINE = {
     str | None: flags.DEFINE_string,
     float | None: flags.DEFINE_float,
     int | None: flags.DEFINE_integer,
-    tuple[int, int]: flags.DEFINE_list,
+    tuple[int, int]: flags.DEFINE_multi_string,
     tuple[float, ...]: flags.DEFINE_multi_string,
 }
 # In place of numbers: the weights that the labels of train_split give.
@@ -47,7 +48,7 @@ def read() -> TrainConfig:
     With --label_weights=auto the labels of --dataset_dir are counted.
     """
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(TrainConfig)}
-    values["train_crop_size"] = app.height_width("train_crop_size", values["train_crop_size"])
+    values["train_crop_size"] = app.height_width("train_crop_size", _last_pair(values["train_crop_size"]))
     auto = values["label_weights"] == [AUTO]
     values["label_weights"] = () if auto else numbers("label_weights")
     try:
@@ -55,6 +56,11 @@ def read() -> TrainConfig:
     except InputError as error:
         raise InputError(f"--{error}") from None
     return dataclasses.replace(config, label_weights=_counted(config.train_split)) if auto else config
+
+
+def _last_pair(words: Sequence[str]) -> Sequence[str]:
+    """One number a flag, as DeepLab had its crops until 2018, or all in one flag, of which the last counts."""
+    return words[-1].split(",") if any("," in word for word in words) else words
 
 
 def numbers(name: str) -> tuple[float, ...]:

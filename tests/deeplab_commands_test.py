@@ -29,7 +29,8 @@ def logdir(records, tmp_path_factory):
     """What DeepLab's train.py would call its train_logdir, after two steps."""
     folder = tmp_path_factory.mktemp("runs") / "train"
     output = succeed(
-        "train", "--logtostderr", "--train_split=train", *NETWORK, "--train_crop_size=33,33", "--train_batch_size=2",
+        "train", "--logtostderr", "--train_split=train", *NETWORK, "--train_crop_size=33", "--train_crop_size=49",
+        "--train_batch_size=2",
         "--training_number_of_steps=2", "--fine_tune_batch_norm=true", f"--train_logdir={folder}", "--num_clones=1",
         f"--dataset_dir={records}", "--label_weights=auto", "--upsample_logits=false", "--learning_policy=step",
     )  # fmt: skip
@@ -42,7 +43,8 @@ def scores(folder):
 
 
 def test_an_old_script_scores_draws_and_exports_what_it_trained(logdir, records, tmp_path):
-    assert len(json.loads((logdir / "config.json").read_text())["train"]["label_weights"]) == 8
+    train = json.loads((logdir / "config.json").read_text())["train"]
+    assert len(train["label_weights"]) == 8 and train["train_crop_size"] == [33, 49]
     common = ("--logtostderr", *NETWORK, f"--dataset_dir={records}", f"--checkpoint_dir={logdir}")
     succeed("eval", *common, "--eval_split=val", "--eval_crop_size=65,65", f"--eval_logdir={tmp_path / 'eval'}",
             "--max_number_of_evaluations=1")  # fmt: skip
@@ -106,6 +108,7 @@ _PRESET = "--preset=mobilenet_v2_035"
         ("train", ["{data}", _PRESET, "--model_variant=xception_65"], "--model_variant: --preset says the network"),
         ("train", ["{data}", "--label_weights=1,2"], "label_weights: expected 8, one a class, received 2"),
         ("train", ["{data}", "--drop_path_keep_prob=0.9"], "--drop_path_keep_prob: expected 1 for a network"),
+        ("train", ["{data}", "--train_crop_size=33,33", "--train_crop_size=33"], "received 33$"),
         ("train", ["{data}", "--model_variant=xception_66"], "--model_variant: unknown .*Did you mean 'xception_65'"),
         ("train", ["{data}", "--aspp_convs_filters=0"], "--aspp_convs_filters: expected at least 1, received 0"),
         ("train", ["{data}", "--decoder_output_stride=4,8"], "--decoder_output_stride: expected descending strides"),
