@@ -82,8 +82,8 @@ class DensePredictionCell(keras.layers.Layer):
         rate = tuple(r * (_REFERENCE_STRIDE // self.output_stride) for r in branch.rate)
         return SplitSeparableConv(self.filters, branch.kernel, rate, name=name, **norm)
 
-    def _window(self, grid_size) -> tuple[int, int] | None:
-        crop = self.pooling_crop_size or self.crop_size
+    def _window(self, grid_size, crop=None) -> tuple[int, int] | None:
+        crop = crop or self.pooling_crop_size or self.crop_size
         if crop is None:
             return None
         return tuple(scale_dimension(c, 1.0 / (self.output_stride * g)) for c, g in zip(crop, grid_size, strict=True))
@@ -97,15 +97,18 @@ class DensePredictionCell(keras.layers.Layer):
         self.projection.build(concat_shape)
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, pooling_crop_size=None):
+        """`pooling_crop_size` takes the place of the layer's own, for a map of another scale."""
         outputs = []
         for layer, branch in zip(self.branches, self.genotype.branches, strict=True):
             source = inputs if branch.input < 0 else outputs[branch.input]
-            outputs.append(layer(source, training=training))
+            pools = isinstance(layer, PyramidPooling)
+            window = {"window": self._window(branch.grid_size, pooling_crop_size)} if pools else {}
+            outputs.append(layer(source, training=training, **window))
         concat = self.dropout(ops.concatenate(outputs, axis=-1), training=training)
         return self.projection(concat, training=training)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs, training=None, pooling_crop_size=None):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -35,8 +34,8 @@ class DPCConfig:
             map itself.
         pooling_crop_size: the same for the pooling windows alone (image_pooling_crop_size).
         decoder: None for none.
-        image_pyramid: scales of the image whose logits are merged; empty for the image as it is. As in DeepLab's
-            code each scale has a cell of its own, while backbone, decoder and logits are shared.
+        image_pyramid: scales of the image whose logits are merged; empty for the image as it is. All scales share
+            every layer; DeepLab's code makes the cell anew for each, by mistake.
         merge_method: "max" or "avg" of them.
     """
 
@@ -72,21 +71,20 @@ def connect(config: DPCConfig, num_classes: int, images):
 
 
 def _make_head(config: DPCConfig, num_classes: int) -> Callable:
-    count = itertools.count()
+    cell = DensePredictionCell(
+        config.genotype,
+        config.filters,
+        config.concat_filters,
+        config.dropout_rate,
+        config.backbone.output_stride,
+        config.crop_size,
+        config.pooling_crop_size,
+        name=_CELL,
+    )
 
     def context(features, scale):
-        index = next(count)
-        cell = DensePredictionCell(
-            config.genotype,
-            config.filters,
-            config.concat_filters,
-            config.dropout_rate,
-            config.backbone.output_stride,
-            encoder_decoder.scaled(config.crop_size, scale),
-            encoder_decoder.scaled(config.pooling_crop_size, scale),
-            name=f"{_CELL}_{index}" if index else _CELL,
-        )
-        return cell(features)
+        crop = None if scale == 1.0 else encoder_decoder.pooling_crop(config, scale)
+        return cell(features, pooling_crop_size=crop) if crop else cell(features)
 
     return encoder_decoder.make_head(config, num_classes, context)
 

@@ -171,14 +171,18 @@ def _with_weights(network, model):
     return other
 
 
-def test_each_scale_has_a_cell_of_its_own_and_shares_the_rest():
-    # As the original code, whose second build of a cell takes a new scope.
-    network = dataclasses.replace(_DPC, image_pyramid=(1.0, 0.5), decoder=_DECODER)
-    names = dpc_network.tf1_names(_build(network), network)
-    alone = dataclasses.replace(network, image_pyramid=())
-    extra = set(names) - set(dpc_network.tf1_names(_build(alone), alone))
-    cells = {name for name in names if name.startswith("meta_architecture/")}
-    assert extra == {name.replace("meta_architecture/", "meta_architecture_1/") for name in cells}
+def test_scales_share_the_cell_and_its_windows_are_scaled_with_the_image():
+    network = dataclasses.replace(_DPC, image_pyramid=(0.5,), pooling_crop_size=(65, 49))
+    model = _build(network)
+    # One scale alone: its logits are those of the image at this scale, by a network whose windows are of half the crop.
+    half = dataclasses.replace(network, image_pyramid=(), pooling_crop_size=(33, 25))
+    expected = _logits(_with_weights(half, model), _scaled_image(_image(), 0.5))
+    size = _logits(model, _image()).shape[1:3]
+    np.testing.assert_allclose(_logits(model, _image()), resize_bilinear(expected, size), atol=1e-5)
+    both = dataclasses.replace(network, image_pyramid=(1.0, 0.5), decoder=_DECODER)
+    alone = dataclasses.replace(both, image_pyramid=())
+    # The original has meta_architecture_1 besides.
+    assert set(dpc_network.tf1_names(_build(both), both)) == set(dpc_network.tf1_names(_build(alone), alone))
 
 
 @pytest.mark.parametrize("network", [_DEEPLAB, _DPC], ids=["deeplab", "dpc"])
