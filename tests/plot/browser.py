@@ -125,7 +125,8 @@ def browser(program: str) -> Iterator[Browser]:
     """A browser of its own, with an empty profile, ended afterwards."""
     to_it, from_me = os.pipe()
     to_me, from_it = os.pipe()
-    with tempfile.TemporaryDirectory() as profile:
+    # Its children may still write to the profile when it has ended.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # The pipe's ends are file descriptors 3 and 4 in the browser.
         command = ["bash", "-c", f'exec "$0" "$@" 3<&{to_it} 4>&{from_it}', program, "--headless=new", "--no-sandbox"]
         command += [
