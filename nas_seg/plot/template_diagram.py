@@ -18,7 +18,7 @@ from nas_seg.template.plan import ENCODER_MAPS, Map, plan
 _MARGIN, _TITLE = 16.0, 28.0  # around everything; height of a title
 
 # A template: an op, the room for the aggregation between two of them, the frame around both.
-_BETWEEN, _PAD, _NAME, _TEMPLATE_GAP = 44.0, 8.0, 22.0, 20.0
+_BETWEEN, _PAD, _NAME, _TEMPLATE_GAP = 60.0, 8.0, 22.0, 20.0
 _TEMPLATE = (2 * OP[0] + _BETWEEN + 2 * _PAD, OP[1] + _PAD + _NAME)
 # A layer, the distances between layers, the encoder's maps, the classifier; where on a layer its two inputs enter.
 _LAYER = (120.0, 64.0)

@@ -116,3 +116,12 @@ def test_nothing_covers_anything_and_no_two_lines_share_a_piece(genotype):
         frames = [r for r in group.findall("{*}rect") if r.get("class") in ("map", "op")]
         if frames:
             assert all(inside(text_box(t), box(frames[0])) for t in group.findall("{*}text"))
+
+
+def test_how_a_template_joins_its_ops_stands_clear_of_both():
+    root = parse(template_svg(published("arch1")))
+    joints, boxes = find(root, "text", "aggregation"), [box(rect) for rect in find(root, "rect", "op")]
+    assert [joint.text for joint in joints] == ["psum"] * 3 and len(boxes) == 6
+    for joint, left, right in zip(joints, boxes[::2], boxes[1::2], strict=True):
+        begin, _, end, _ = text_box(joint)
+        assert begin - left[2] >= 4 and right[0] - end >= 4
