@@ -45,7 +45,7 @@ _OPSET = 17
 # noise: the arithmetic of a picture's bytes, and the sums of residual blocks. A DPC network kept 97.3% of its labels
 # for 95.5%, on XNNPACK in the same time; with resizes, concatenations and depthwise convolutions 97.4%.
 _FLOAT_OPERATIONS = ("ADD", "SUB", "MUL")
-# On how many pictures biases are corrected; all are in memory at once, with every layer's features in turn.
+# On how many pictures kernels are rounded; all are in memory at once, with every layer's features in turn.
 _MOST_PICTURES, _MOST_PIXELS = 16, 1 << 21
 
 # uint8 [H, W, 3] -> tensor name -> array [1, ...]
@@ -137,7 +137,7 @@ def export(
         semantic_probabilities: as `nas_seg.export_model.export_saved_model` has it, for every format.
         size: (height, width) of the pictures of TFLite and ONNX.
         calibration: uint8 [H, W, 3] each, of `size`, for the formats with kernels of 8 bits: real pictures, a hundred
-            or so. On up to 16 of them the biases are corrected for these formats (`nas_seg.core.rounded_kernels`).
+            or so. Kernels and biases of these formats are made for up to 16 of them (`nas_seg.core.rounded_kernels`).
         pictures: the same, to compare on; none: nothing is compared.
         about: what else export.json is to tell.
         advance: called after each format.
@@ -164,7 +164,7 @@ def export(
         @functools.cache
         def graph(sides, calibrated=False):
             path = os.path.join(elsewhere, "calibrated" if calibrated else "fixed" if sides else "any")
-            with _biases_for_rounding([model, *(variants or {}).values()] if calibrated else [], calibration):
+            with _kernels_for_rounding([model, *(variants or {}).values()] if calibrated else [], calibration):
                 export_model.write(model, path, inference, variants, endpoints, sides)
             return path
 
@@ -193,16 +193,16 @@ def export(
 
 
 @contextlib.contextmanager
-def _biases_for_rounding(networks: Sequence[Any], pictures: Sequence[np.ndarray]) -> Iterator[None]:
+def _kernels_for_rounding(networks: Sequence[Any], pictures: Sequence[np.ndarray]) -> Iterator[None]:
     """Within it the networks are what is to be quantised."""
-    from nas_seg.core.rounded_kernels import corrected_biases
+    from nas_seg.core.rounded_kernels import rounded_network
 
     with contextlib.ExitStack() as stack:
         if networks:
             most = max(1, min(_MOST_PICTURES, _MOST_PIXELS // math.prod(pictures[0].shape[:2])))
             chosen = pictures[:: math.ceil(len(pictures) / most)]
         for network in networks:
-            stack.enter_context(corrected_biases(network, np.stack(chosen).astype(np.float32)))
+            stack.enter_context(rounded_network(network, np.stack(chosen).astype(np.float32)))
         yield
 
 
@@ -266,7 +266,27 @@ def _tflite(folder: str, signature: str, calibration: Sequence[np.ndarray], *, k
         # The converter takes no such choice; what is there to debug quantisation does.
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(_FLOAT_OPERATIONS))
         debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_options=options)
+        debugger.options.denylisted_nodes = _tail(debugger.calibrated_model)
         return debugger.get_nondebug_quantized_model()
+
+
+def _tail(content: bytes) -> list[str]:
+    """Names of a TFLite file's last convolutions and of all that is made of them: the logits, and labels of these."""
+    from tensorflow.lite.python.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    # There is no public way to an interpreter's operations; the debugger takes this one.
+    makers = {made: op for op in interpreter._get_ops_details() for made in op["outputs"]}
+    found, waiting = {}, [tensor["index"] for tensor in interpreter.get_output_details()]
+    while waiting:
+        op = makers.get(waiting.pop())
+        if op is None or op["index"] in found:
+            continue
+        found[op["index"]] = [names[made] for made in op["outputs"]]
+        if not op["op_name"].endswith("CONV_2D"):
+            waiting.extend(op["inputs"])
+    return [name for made in found.values() for name in made]
 
 
 def _onnx(folder: str, signature: str, _calibration: Sequence[np.ndarray]) -> bytes:
