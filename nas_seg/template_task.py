@@ -172,7 +172,8 @@ def _load_network(path: str) -> tuple[Callable[[Any], Any], str]:
         return _load_saved_model(path)
     else:
         try:
-            model = keras.models.load_model(path, compile=False)
+            # A file of somebody else's must not bring its own code.
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras, zipfile and h5py raise many unrelated types for a file that is none.
             reason = " ".join(str(error).split())[:200]
             raise InputError(

@@ -92,6 +92,15 @@ _FOR_SEVERAL_TOOLS = (
 )
 
 
+_UNSAFE_MODULES = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml")
+# By the function that reads a file: what it has to be told.
+_SAFE_ARGUMENTS = {
+    "np.load": {"allow_pickle": False},
+    "keras.models.load_model": {"safe_mode": True},
+    "keras.saving.load_model": {"safe_mode": True},
+}
+
+
 def _package(module: str) -> str:
     return max((p for p in _LEVELS if module == p or module.startswith(p + ".")), key=len)
 
@@ -154,3 +163,20 @@ def test_only_the_tools_define_flags():
     for module, path in _files().items():
         if not module.startswith("tools") and module not in _FOR_SEVERAL_TOOLS:
             assert "flags.DEFINE" not in path.read_text(), module
+
+
+def test_nothing_is_unpickled_or_evaluated_and_networks_of_others_bring_no_code():
+    seen = 0
+    for module, path in _files().items():
+        banned = {name for name in _imports(path, anywhere=True) if name.split(".")[0] in _UNSAFE_MODULES}
+        assert not banned, f"{module} imports {banned}"
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+            where = f"{module}, line {call.lineno}"
+            assert not (isinstance(call.func, ast.Name) and name in ("eval", "exec", "compile", "__import__")), where
+            assert not given.get("shell"), where
+            if (wanted := _SAFE_ARGUMENTS.get(ast.unparse(call.func))) is not None:
+                seen += 1
+                assert wanted.items() <= given.items(), f"{where}: expected {wanted}"
+    assert seen >= 4

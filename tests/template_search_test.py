@@ -250,6 +250,16 @@ def test_logits_of_a_teacher_are_those_of_its_network_at_stride_4(tmp_path, name
         load_teacher(str(tmp_path / name), 7, (33, 65))
 
 
+@pytest.mark.parametrize("name", ["teacher.keras", "teacher.h5"])
+def test_a_teacher_that_brings_code_is_refused(tmp_path, name):
+    from nas_seg.template_task import load_teacher
+
+    inputs = keras.Input((None, None, 3))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x * 2)(inputs)).save(tmp_path / name)
+    with pytest.raises(InputError, match=rf"--teacher=.*{name}: expected a run folder.*Lambda"):
+        load_teacher(str(tmp_path / name), 3, (33, 65))
+
+
 def test_a_search_learns_from_a_teacher_and_one_without_is_of_other_conditions(records, tmp_path):
     _teacher(tmp_path / "teacher.keras", 8)
     settings = _settings(records, tmp_path / "run", teacher=str(tmp_path / "teacher.keras"), num_trials=1)

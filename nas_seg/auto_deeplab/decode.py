@@ -31,6 +31,8 @@ LOGITS_FILE = "alpha_beta.npz"
 _NAMES = {"alpha": ("alpha", "alphas_logits"), "beta": ("beta", "betas_logits")}
 # Log-probabilities of paths nearer than this are a tie: sums of the same numbers in another order differ by less.
 _TIE = 1e-12
+# Of one array when unpacked: a thousand times what alpha and beta of a search have.
+_MAX_ARRAY_BYTES = 1 << 24
 
 
 class Path(NamedTuple):
@@ -181,6 +183,10 @@ def _read_arrays(path: pathlib.Path, wanted: set[str]) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise InputError(f"{expected}, received a file of another format")
+            with zipfile.ZipFile(file) as archive:
+                size = max((info.file_size for info in archive.infolist()), default=0)
+            if size > _MAX_ARRAY_BYTES:
+                raise InputError(f"{expected}, received one of {size >> 20} MiB when unpacked")
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files if name in wanted}

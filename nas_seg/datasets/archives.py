@@ -11,6 +11,8 @@ from nas_seg.utils.errors import InputError
 
 # What zipfile and its decoders raise on damaged, encrypted or unknown content.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+# Of one file when unpacked: far more than any picture that `pictures` decodes, and no danger to the memory.
+MAX_MEMBER_BYTES = 1 << 29
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,12 @@ class ZipMember:
     info: zipfile.ZipInfo
 
     def read_bytes(self) -> bytes:
-        """Its content; an InputError naming archive and file where the bytes are not what was packed."""
+        """Its content; an InputError naming archive and file where the bytes are not what was packed, or too many."""
+        # zipfile never gives more bytes than are said here.
+        if self.info.file_size > MAX_MEMBER_BYTES:
+            raise InputError(
+                f"{self}: expected at most {MAX_MEMBER_BYTES >> 20} MiB, {self.info.file_size >> 20} MiB when unpacked"
+            )
         try:
             return self.archive.read(self.info)
         except _ZIP_ERRORS as error:

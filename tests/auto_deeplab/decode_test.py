@@ -287,6 +287,13 @@ def test_files_of_another_format_are_refused(tmp_path):
         read_logits(tmp_path)
 
 
+def test_a_small_file_that_would_fill_the_memory_is_refused_before_it_is_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", alpha=np.zeros((4_000_000, 8)), beta=BETA)
+    assert (tmp_path / "bomb.npz").stat().st_size < 1 << 20
+    with pytest.raises(InputError, match=r"bomb\.npz: expected an .npz file .*, received one of 244 MiB when unpacked"):
+        read_logits(tmp_path / "bomb.npz")
+
+
 def test_decoding_imports_neither_tensorflow_nor_keras():
     code = (
         "import sys; import numpy as np; from nas_seg.auto_deeplab.decode import decode; "

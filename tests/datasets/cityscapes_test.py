@@ -1,8 +1,10 @@
+import zipfile
+
 import numpy as np
 import pytest
 from small_data import save, write_cityscapes
 
-from nas_seg.datasets import build_data, cityscapes, example, records
+from nas_seg.datasets import archives, build_data, cityscapes, example, records
 from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.utils.errors import InputError
 
@@ -102,6 +104,17 @@ def test_a_damaged_file_in_an_archive_is_named(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"zip/leftImg8bit/train/berlin/.*png: cannot be read from its archive"):
         build_data.build(cityscapes.read_source(tmp_path / "in"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_unpacks_to_more_than_a_picture_is_refused_before_it_does(tmp_path, monkeypatch):
+    write_cityscapes(tmp_path / "in", zipped=True)
+    source = cityscapes.read_source(tmp_path / "in")
+    # Half a gibibyte of zeros takes seconds to pack; what is compared is what the archive says of a file.
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 50)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it is unpacked"))
+    with pytest.raises(InputError, match=r"zip/leftImg8bit/train/.*png: expected at most 0 MiB, 0 MiB when unpacked"):
+        build_data.build(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

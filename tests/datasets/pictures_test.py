@@ -1,11 +1,15 @@
 import io
+import resource
+import struct
+import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from small_data import save
 
-from nas_seg.datasets import pictures
+from nas_seg.datasets import example, pictures
 from nas_seg.utils.errors import InputError
 
 LABEL = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -101,6 +105,25 @@ def test_what_is_not_plain_rgb_is_noted_and_decoded_as_tensorflow_does(data, not
     np.testing.assert_array_equal(picture.array, expected)
 
 
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_a_picture_that_would_fill_the_memory_is_refused_and_by_the_reader_of_records_too(kind):
+    """A few bytes that say to be 900 million pixels."""
+    small = pictures.encode_png(np.zeros((40, 40), np.uint8))
+    header = struct.pack(">II", 30_000, 30_000) + small[24:29]
+    bomb = small[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + small[33:]
+    decode = pictures.decode_image if kind == "image" else pictures.decode_label
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"x\.png: expected a JPEG or PNG picture, .*decompression bomb"):
+        decode(bomb, "x.png")
+    image, label = (bomb, small) if kind == "image" else (small, bomb)
+    record = example.encode(image, label, name="x", image_format="png", size=(40, 40))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
+        example.parse(tf.constant(record), has_label=True, ignore_label=255)
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+    )  # KiB; one byte a pixel were 879 MiB.
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_gray_labels_of_few_bits_give_the_values_as_stored(bits):
     values = LABEL % (1 << bits)
@@ -112,8 +135,6 @@ def test_gray_labels_of_few_bits_give_the_values_as_stored(bits):
 
 def bits_png(values: np.ndarray, bits: int) -> bytes:
     """A gray PNG of few bits a pixel, which Pillow does not write."""
-    import struct
-    import zlib
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = zlib.crc32(kind + content)
