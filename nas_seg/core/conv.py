@@ -9,6 +9,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from nas_seg.core.depthwise import DepthwiseConv
+
 
 @keras.saving.register_keras_serializable("nas_seg")
 class BatchNorm(keras.layers.BatchNormalization):
@@ -75,8 +77,8 @@ class _Composite(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         for layer in self._chain:
-            # Only these two kinds behave differently in training; the rest refuse the argument.
-            knows = isinstance(layer, (BatchNorm, _Composite))
+            # Only these kinds behave differently in training; the rest refuse the argument.
+            knows = isinstance(layer, (BatchNorm, DepthwiseConv, _Composite))
             inputs = layer(inputs, training=training) if knows else layer(inputs)
         return inputs
 
@@ -136,7 +138,7 @@ class ConvNorm(_Composite):
             "dtype": self.dtype_policy,
         }
         if filters is None:
-            self.conv = keras.layers.DepthwiseConv2D(depthwise_initializer=self.initializer, name="depthwise", **shape)
+            self.conv = DepthwiseConv(depthwise_initializer=self.initializer, name="depthwise", **shape)
         else:
             self.conv = keras.layers.Conv2D(filters, kernel_initializer=self.initializer, name="conv", **shape)
         self.norm = BatchNorm(momentum, epsilon, name="norm", dtype=self.dtype_policy)

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from nas_seg.core.conv import ConvNorm
+from nas_seg.core.depthwise import DepthwiseConv
 from nas_seg.template.plan import SEPARABLE, Op
 
 # PyTorch's defaults, which the authors left as they are.
@@ -58,9 +59,9 @@ class RepeatedSeparableConv(keras.layers.Layer):
             conv_norm(filters, dtype=self.dtype_policy, name=f"pointwise_{i}") for i in range(len(self.strides))
         ]
 
-    def _depthwise(self, step: int, index: int) -> keras.layers.DepthwiseConv2D:
+    def _depthwise(self, step: int, index: int) -> DepthwiseConv:
         pads = self._pads(step)
-        return keras.layers.DepthwiseConv2D(
+        return DepthwiseConv(
             self.kernel_size,
             step if pads else 1,
             padding="valid" if pads else "same",
@@ -92,7 +93,7 @@ class RepeatedSeparableConv(keras.layers.Layer):
                 inputs = ops.pad(inputs, ((0, 0), border, border, (0, 0)))
             elif step > 1:
                 inputs = inputs[:, ::step, ::step]
-            inputs = pointwise(depthwise(inputs), training=training)
+            inputs = pointwise(depthwise(inputs, training=training), training=training)
         return inputs
 
     def compute_output_shape(self, input_shape):
