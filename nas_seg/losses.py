@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from nas_seg.core.resize import resize_nearest
+from nas_seg.core.resize import resize_nearest, resize_to_channels_first
 
 
 def labels_like(labels, logits):
@@ -40,10 +40,36 @@ def cross_entropy(logits, labels, ignore_label: int, label_weights: Sequence[flo
         float32 [B, H, W]; NaN where a label is neither `ignore_label` nor in [0, num_classes), on every
         device, so that a wrong label map cannot go unnoticed.
     """
-    logits, labels = ops.cast(logits, "float32"), ops.cast(labels, "int32")
-    known = ops.logical_and(labels >= 0, labels < logits.shape[-1])
-    safe = ops.where(known, labels, 0)
-    cost = ops.sparse_categorical_crossentropy(safe, logits, from_logits=True)
+    known, safe, labels = _checked(labels, logits.shape[-1])
+    cost = ops.sparse_categorical_crossentropy(safe, ops.cast(logits, "float32"), from_logits=True)
+    return _masked(cost, known, safe, labels, ignore_label, label_weights)
+
+
+def resized_cross_entropy(
+    logits, labels, ignore_label: int, label_weights: Sequence[float] = (), align_corners: bool = True
+):
+    """`cross_entropy` of logits [B, h, w, num_classes] that are resized to the size of the labels [B, H, W] first.
+
+    The numbers are those of `resize_bilinear` and `cross_entropy` but for rounding; both ways it is several times
+    faster on a processor, for maps of the size of the labels have their classes in rows.
+    """
+    known, safe, labels = _checked(labels, logits.shape[-1])
+    size = [static or dynamic for static, dynamic in zip(labels.shape[1:], ops.shape(labels)[1:], strict=True)]
+    scores = resize_to_channels_first(ops.cast(logits, "float32"), size, align_corners)
+    scores = scores - ops.stop_gradient(ops.max(scores, axis=1, keepdims=True))
+    chosen = ops.sum(ops.one_hot(safe, logits.shape[-1], axis=1, dtype="float32") * scores, axis=1)
+    cost = ops.log(ops.sum(ops.exp(scores), axis=1)) - chosen
+    return _masked(cost, known, safe, labels, ignore_label, label_weights)
+
+
+def _checked(labels, num_classes: int) -> tuple:
+    """Which labels are classes, the labels with 0 for those that are not, and the labels, int32."""
+    labels = ops.cast(labels, "int32")
+    known = ops.logical_and(labels >= 0, labels < num_classes)
+    return known, ops.where(known, labels, 0), labels
+
+
+def _masked(cost, known, safe, labels, ignore_label: int, label_weights: Sequence[float]):
     if label_weights:
         cost = cost * ops.take(ops.convert_to_tensor(label_weights, "float32"), safe)
     cost = ops.where(known, cost, float("nan"))
@@ -59,6 +85,7 @@ def cross_entropy_sum(
     top_k_percent_pixels: float = 1.0,
     hard_example_mining_step: int = 0,
     step=0,
+    align_corners: bool | None = None,
 ):
     """The masked cross-entropy of a batch as (sum, count); the loss is their quotient, 0 where count is 0.
 
@@ -73,11 +100,15 @@ def cross_entropy_sum(
         top_k_percent_pixels: share in (0, 1] of the pixels that is kept.
         hard_example_mining_step: steps until the share is reached; 0: from the first step.
         step: the training step, a number or a tensor.
+        align_corners: None: the logits have the size of the labels; else they are resized to it so.
 
     Returns:
         Two float32 scalars.
     """
-    cost = cross_entropy(logits, labels, ignore_label, label_weights)
+    if align_corners is None:
+        cost = cross_entropy(logits, labels, ignore_label, label_weights)
+    else:
+        cost = resized_cross_entropy(logits, labels, ignore_label, label_weights, align_corners)
     if top_k_percent_pixels >= 1.0:
         labelled = ops.cast(labels, "int32") != ignore_label
         return ops.sum(cost), ops.sum(ops.cast(labelled, "float32"))

@@ -28,7 +28,7 @@ import tensorflow as tf
 from nas_seg import common, gradients, losses, optimizers
 from nas_seg.core import conv
 from nas_seg.core.encoder_decoder import LOGITS, loss_model
-from nas_seg.core.native_logits import native_logits
+from nas_seg.core.native_logits import corner_rules, native_logits
 from nas_seg.train_config import TrainConfig
 from nas_seg.utils import distribute, runs, scalars
 from nas_seg.utils.errors import InputError
@@ -152,14 +152,21 @@ def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, stra
 
     Where every loss is finite the first step is -1.
     """
+    # oneDNN's gradients are kept from call to call; TensorFlow makes them anew by default, to save memory.
+    os.environ.setdefault("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "0")
     # One loss for each scale of an image pyramid and one for the merged logits, as in DeepLab.
     network = loss_model(model)
-    network = network if config.upsample_logits else native_logits(network)
+    corners = corner_rules(network)
+    # The loss resizes logits itself, faster than the network does.
+    resizes = config.upsample_logits and None not in corners
+    if resizes or not config.upsample_logits:
+        network = native_logits(network)
 
     def costs_of(images, labels):
         """(sum, count) of each loss on a replica."""
         sums = []
-        for logits in keras.tree.flatten(network(images, training=True)):
+        outputs = keras.tree.flatten(network(images, training=True))
+        for logits, align_corners in zip(outputs, corners, strict=True):
             cost, count = losses.cross_entropy_sum(
                 logits,
                 labels if config.upsample_logits else losses.labels_like(labels, logits),
@@ -168,6 +175,7 @@ def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, stra
                 top_k_percent_pixels=config.top_k_percent_pixels,
                 hard_example_mining_step=config.hard_example_mining_step,
                 step=optimizer.iterations,
+                align_corners=align_corners if resizes else None,
             )
             sums.append((cost, count))
         return sums

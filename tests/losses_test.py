@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nas_seg import losses
+from nas_seg.core.resize import resize_bilinear
 
 IGNORE = 255
 RECORDED = json.loads(pathlib.Path("tests/golden/deeplab_training.json").read_text())["loss"]
@@ -124,3 +125,46 @@ def test_model_fit_learns_with_the_keras_loss():
     model.compile(keras.optimizers.SGD(1.0), loss=losses.MaskedCrossEntropy(IGNORE))
     history = model.fit(images, labels, epochs=5, verbose=0).history["loss"]
     assert history[-1] < 0.5 * history[0]
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(5, 4), (17, 13), (6, 4), (3, 2)])
+@pytest.mark.parametrize("weights", [(), (0.5, 2.0, 1.0, 3.0)])
+def test_loss_that_resizes_is_that_of_resized_logits(align_corners, size, weights):
+    random = np.random.default_rng(0)
+    logits = tf.constant(random.normal(scale=3.0, size=(2, 5, 4, 4)), tf.float32)
+    labels = random.choice([0, 1, 2, 3, 255], (2, *size))
+
+    def gradient_of(loss):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            cost, count = loss(logits)
+        return cost, count, tape.gradient(cost, logits)
+
+    def plain(x):
+        return losses.cross_entropy_sum(resize_bilinear(x, size, align_corners), labels, 255, label_weights=weights)
+
+    def fused(x):
+        return losses.cross_entropy_sum(x, labels, 255, label_weights=weights, align_corners=align_corners)
+
+    expected = gradient_of(plain)
+    for function in (fused, tf.function(fused)):
+        for ours, theirs in zip(gradient_of(function), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_that_resizes_is_nan_for_a_stray_label_and_finite_for_large_logits():
+    logits = np.zeros((1, 2, 2, 3), np.float32)
+    logits[..., 1] = 1e4
+    cost = losses.resized_cross_entropy(logits, np.array([[[0, 1, 3], [-1, 255, 2]]]), 255)
+    np.testing.assert_allclose(cost, [[[1e4, 0.0, np.nan], [np.nan, 0.0, 1e4]]])
+
+
+def test_loss_resizes_maps_whose_sizes_are_unknown_when_it_is_traced():
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((None, None, None), tf.int32)])
+    def loss(logits, labels):
+        return losses.resized_cross_entropy(logits, labels, 255)
+
+    logits, labels = tf.random.normal((2, 3, 4, 2)), tf.ones((2, 9, 7), tf.int32)
+    expected = losses.cross_entropy(resize_bilinear(logits, (9, 7)), labels, 255)
+    np.testing.assert_allclose(loss(logits, labels), expected, rtol=1e-5, atol=1e-5)

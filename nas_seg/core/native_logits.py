@@ -22,6 +22,16 @@ def native_logits(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, outputs if outputs[1:] else outputs[0])
 
 
+def corner_rules(model: keras.Model) -> list[bool | None]:
+    """For each output of a model whether the bilinear `ResizeLike` that it comes from aligns corners.
+
+    None for outputs that come from no such layer.
+    """
+    layers = [layer for layer in model.layers if isinstance(layer, ResizeLike) and not layer.nearest]
+    rules = {id(layer.output): layer.align_corners for layer in layers}
+    return [rules.get(id(output)) for output in model.outputs]
+
+
 def nearest_logits(model: keras.Model) -> keras.Model:
     """The same network, whose logits are brought to the size of the image by the nearest and not bilinearly.
 
