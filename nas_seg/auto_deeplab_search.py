@@ -102,9 +102,9 @@ def search(search_config: SearchConfig, dataset_dir: str | os.PathLike, run_dir:
     """
     data, sections = check(search_config, dataset_dir, run_dir)
     app.import_tensorflow()
-    from nas_seg.auto_deeplab.supernet import quick_tracing
     from nas_seg.datasets import records
     from nas_seg.train import LabelOutOfRange
+    from nas_seg.utils.tracing import quick_tracing
 
     splits = (search_config.train_split, search_config.val_split)
     for name in splits:

@@ -158,8 +158,9 @@ def _time_supernet() -> dict[str, Any]:
     if min(crop_size) < 1:
         raise InputError(f"--crop_size: expected sizes of at least 1, received {','.join(FLAGS.crop_size)}")
     app.import_tensorflow()
-    from nas_seg.auto_deeplab.supernet import Supernet, configure_process, quick_tracing
+    from nas_seg.auto_deeplab.supernet import Supernet, configure_process
     from nas_seg.benchmark import supernet, tables
+    from nas_seg.utils.tracing import quick_tracing
 
     configure_process()
     net = Supernet(

@@ -6,9 +6,8 @@ leaves open is decided in README.md, section Supernet.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -230,22 +229,6 @@ class Supernet(keras.Model):
             "recompute": self.recompute,
             "seed": self.seed,
         }
-
-
-@contextlib.contextmanager
-def quick_tracing() -> Iterator[None]:
-    """Within it TensorFlow runs graphs of this process as they are traced.
-
-    Its graph optimiser takes longer over a supernet than tracing does, several times for each function, and finds
-    nothing to gain. Every call of a step belongs within: a function is optimised when it is first called.
-    """
-    option = "disable_meta_optimizer"
-    before = tf.config.optimizer.get_experimental_options().get(option, False)
-    tf.config.optimizer.set_experimental_options({option: True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({option: before})
 
 
 def configure_process() -> None:

@@ -22,7 +22,7 @@ from nas_seg.metrics import ConfusionMatrix
 from nas_seg.search.evaluator import Report, TrialFailed
 from nas_seg.template.genotype import TemplateGenotype
 from nas_seg.template.proxy_config import COARSE_STRIDE, LABEL_STRIDE, TemplateProxyConfig, check_crop
-from nas_seg.template.proxy_training import Decoder, Encoder, Pictures, check_finite
+from nas_seg.template.proxy_training import Decoder, Encoder, Pictures
 from nas_seg.template.rejection import Rejection
 from nas_seg.utils.errors import InputError
 
@@ -112,7 +112,7 @@ class TemplateProxyEvaluator:
             for *maps, labels, teacher in self.batches(seed):
                 progress.loss(decoder.step(maps, labels, teacher, config.distillation, config.stage0_learning_rate)[0])
             decoder.optimizer.take_average()
-            check_finite(decoder.model)
+            decoder.check_finite()
             scores = self._measure(decoder, self._cached_val())
             stages[STAGE0] = scores[REWARD]
             reward = judge(scores[REWARD]) if config.stage1_steps else None
@@ -165,8 +165,8 @@ class TemplateProxyEvaluator:
             progress.loss(loss)
         for optimizer in (decoder.optimizer, encoder.optimizer):
             optimizer.take_average()
-        for model in (decoder.model, encoder.pictures.encoder):
-            check_finite(model)
+        for part in (decoder, encoder):
+            part.check_finite()
 
     def _cached_val(self) -> Iterator[tuple[Any, Any]]:
         for first in range(0, len(self.val), self.config.batch_size):

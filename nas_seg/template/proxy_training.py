@@ -1,8 +1,9 @@
 """What a trial of a template network compiles: a step and a prediction of the decoder, and the encoder's, made once.
 
-A network is new in every trial, and TensorFlow traces it anew. So little is traced: one step of the decoder, which
-serves both stages, for it takes the encoder's maps and gives the gradients with respect to them; and one prediction
-from maps. What the encoder adds to that in the second stage is the same in every trial and traced once in a search.
+A network is new in every trial, and TensorFlow traces it anew. So little is traced: the decoder is a function of one
+vector (`flat_decoder.py`), and there is one step of it, which serves both stages, for it takes the encoder's maps and
+gives the gradients with respect to them; and one prediction from maps. What the encoder adds to that in the second
+stage is the same in every trial and traced once in a search.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from nas_seg import losses
 from nas_seg.core import conv
 from nas_seg.core.resize import resize_bilinear
 from nas_seg.search.evaluator import TrialFailed
-from nas_seg.template import network
-from nas_seg.template.flat_adam import FlatAdam
+from nas_seg.template.flat_adam import FlatAdam, VectorAdam
+from nas_seg.template.flat_decoder import FlatDecoder
 from nas_seg.template.genotype import TemplateGenotype
+from nas_seg.template.ops import NORM
 from nas_seg.template.proxy_config import TemplateProxyConfig
+from nas_seg.utils.tracing import quick_tracing
 
 
 class Pictures(NamedTuple):
@@ -63,20 +66,22 @@ class Decoder:
         size: tuple[int, int],
     ):
         start = time.monotonic()
-        maps = [keras.Input((None, None, shape[-1])) for shape in shapes]
-        whole = network.TemplateConfig(genotype, **config.options)
-        self.model = keras.Model(maps, network.head(whole, num_classes, maps))
         steps = [steps for steps in (config.stage0_steps, config.stage1_steps) if steps]
-        conv.set_batch_norm(self.model, max_momentum=conv.decay_for(min(steps)))
-        self.optimizer = FlatAdam(self.model, config.weight_decay, config.clip_norm, config.polyak_decay)
+        momentum = min(NORM["momentum"], conv.decay_for(min(steps)))
+        self.network = FlatDecoder(genotype, num_classes, **config.options, momentum=momentum)
+        weights, statistics = self.network.initial()
+        decay = self.network.decay(config.weight_decay)
+        self.optimizer = VectorAdam(weights, decay, config.clip_norm, config.polyak_decay)
+        self.statistics = tf.Variable(statistics, name="statistics")
         self._built = time.monotonic() - start
-        self._step = Timed(_make_step(self.model, self.optimizer, ignore_label, bool(config.stage1_steps)))
-        self._predict = Timed(_make_predict(self.model, shapes, size))
+        self._step = Timed(_make_step(self, ignore_label, bool(config.stage1_steps)))
+        self._predict = Timed(_make_predict(self, shapes, size))
 
     def step(self, maps, labels, teacher, distillation: float, learning_rate: float) -> tuple[float, Any]:
         """(loss, gradients with respect to the maps) of one step; TrialFailed where it is no number."""
         constants = (tf.constant(value) for value in (distillation, learning_rate))
-        loss, gradients = self._step(tuple(maps), labels, teacher, *constants)
+        with quick_tracing():
+            loss, gradients = self._step(tuple(maps), labels, teacher, *constants)
         loss = float(loss)
         if not np.isfinite(loss):
             raise TrialFailed(f"diverged: loss {loss}")
@@ -84,10 +89,18 @@ class Decoder:
 
     def predict(self, fine, coarse) -> np.ndarray:
         """Class indices int32 [B, H, W]."""
-        return self._predict(fine, coarse).numpy()
+        with quick_tracing():
+            return self._predict(fine, coarse).numpy()
+
+    def check_finite(self) -> None:
+        """TrialFailed where a weight is no number: ReLU hides that from a loss."""
+        vectors = self.optimizer.weights.numpy(), self.statistics.numpy()
+        if not all(np.isfinite(vector).all() for vector in vectors):
+            named = self.network.named(*vectors).items()
+            raise TrialFailed(_diverged(next(name for name, values in named if not np.isfinite(values).all())))
 
     def trace_seconds(self) -> float:
-        """Spent so far on building and tracing."""
+        """Spent so far on making the network and on tracing."""
         return self._built + self._step.trace_seconds() + self._predict.trace_seconds()
 
 
@@ -118,6 +131,12 @@ class Encoder:
         self.pictures.encoder.set_weights(self._pretrained)
         self.optimizer.reset()
 
+    def check_finite(self) -> None:
+        """As `Decoder.check_finite`."""
+        lost = conv.first_not_finite(self.pictures.encoder)
+        if lost:
+            raise TrialFailed(_diverged(lost))
+
     def val_maps(self) -> Iterator[tuple[Any, Any]]:
         """The maps of the validation pictures under the weights of now."""
         return (self._predict(images) for images in self.pictures.val())
@@ -127,38 +146,41 @@ class Encoder:
         return sum(timed.trace_seconds() for timed in (self.forward, self.backward, self._predict))
 
 
-def check_finite(model: keras.Model) -> None:
-    """TrialFailed where a weight is no number: ReLU hides that from a loss."""
-    lost = conv.first_not_finite(model)
-    if lost:
-        raise TrialFailed(f"diverged: {lost} is not finite")
+def _diverged(name: str) -> str:
+    return f"diverged: {name} is not finite"
 
 
-def _make_step(model, optimizer: FlatAdam, ignore_label: int, with_maps: bool) -> Callable:
+def _make_step(decoder: Decoder, ignore_label: int, with_maps: bool) -> Callable:
+    network, optimizer, statistics = decoder.network, decoder.optimizer, decoder.statistics
+
     @tf.function(autograph=False)
     def step(maps, labels, teacher, distillation, learning_rate):
+        weights = tf.convert_to_tensor(optimizer.weights)
+        sources = [weights, *(maps if with_maps else ())]
         with tf.GradientTape() as tape:
-            if with_maps:
-                tape.watch(maps)
-            logits = _resized(model(list(maps), training=True), labels.shape[1:3])
+            tape.watch(sources)
+            logits, seen = network.train(weights, tf.convert_to_tensor(statistics), maps)
+            logits = _resized(logits, labels.shape[1:3])
             total, pixels = losses.cross_entropy_sum(logits, labels, ignore_label)
             loss = tf.math.divide_no_nan(total, pixels)
             if teacher is not None:
                 loss += distillation * tf.reduce_mean(tf.math.squared_difference(logits, teacher))
-        sources = (optimizer.variables, list(maps) if with_maps else [])
-        gradients, of_maps = tape.gradient(loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        norm = optimizer.apply(gradients, learning_rate)
+        none = tf.UnconnectedGradients.ZERO
+        gradient, *of_maps = tape.gradient(loss, sources, unconnected_gradients=none)
+        statistics.assign(seen)
+        norm = optimizer.apply(gradient, learning_rate)
         # TensorFlow's CPU kernels turn relu(NaN) into 0, so a loss may stay finite; the gradients do not.
         return tf.where(tf.math.is_finite(norm), loss, float("nan")), of_maps
 
     return step
 
 
-def _make_predict(model, shapes: Sequence[Sequence[int]], size: tuple[int, int]) -> Callable:
+def _make_predict(decoder: Decoder, shapes: Sequence[Sequence[int]], size: tuple[int, int]) -> Callable:
     # One trace for all batches, also the last one, which may be smaller.
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *shape)) for shape in shapes])
     def predict(fine, coarse):
-        logits = _resized(model([fine, coarse], training=False), size)
+        weights, statistics = (tf.convert_to_tensor(one) for one in (decoder.optimizer.weights, decoder.statistics))
+        logits = _resized(decoder.network.predict(weights, statistics, (fine, coarse)), size)
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
     return predict

@@ -11,9 +11,10 @@ from nas_seg import losses
 from nas_seg.auto_deeplab import memory, search
 from nas_seg.auto_deeplab.genotype import AutoDeepLabGenotype, published
 from nas_seg.auto_deeplab.search_config import PRESETS, SearchConfig, make_config
-from nas_seg.auto_deeplab.supernet import Supernet, quick_tracing
+from nas_seg.auto_deeplab.supernet import Supernet
 from nas_seg.train import Diverged, LabelOutOfRange
 from nas_seg.utils.errors import InputError
+from nas_seg.utils.tracing import quick_tracing
 
 CLASSES, IGNORE = 3, 255
 TINY = SearchConfig(num_layers=2, num_blocks=1, filters=2, crop_size=(33, 33), batch_size=2)
