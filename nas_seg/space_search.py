@@ -279,10 +279,16 @@ def _check_proposer(settings: SpaceSearch) -> None:
 def _compare_proposers(settings: SpaceSearch, opened: Study) -> None:
     """A policy learns from its own draws, from the first on; every other sampler may take another's place."""
     there, ours = opened.user_attrs.get(_PROPOSER), _proposer(settings)
-    if there is None or there == ours or POLICY not in (there["sampler"], ours["sampler"]):
+    if there is None or POLICY not in (there["sampler"], ours["sampler"]) or _complete(there) == _complete(ours):
         return
     where = f"{shown_url(settings.url)}: study {settings.study_name!r}"
     raise InputError(f"{where}: its trials are drawn by {_words(there)}, received {_words(ours)}: take another study")
+
+
+def _complete(proposer: Mapping[str, Any]) -> dict[str, Any]:
+    """With the options that were not given: one that is given as it would be anyway makes no other policy."""
+    defaults = dataclasses.asdict(PolicyConfig()) if proposer["sampler"] == POLICY else {}
+    return {"sampler": proposer["sampler"], "sampler_options": defaults | proposer["sampler_options"]}
 
 
 def _words(proposer: Mapping[str, Any]) -> str:

@@ -119,6 +119,10 @@ def test_a_study_of_another_controller_is_refused_while_other_samplers_may_chang
     ):
         with pytest.raises(InputError, match=rf"study 'search': its trials are drawn by {words}: take another study"):
             template_search.check(dataclasses.replace(settings, **changes), SPACE)
+    opened.set_user_attr("proposer", {"sampler": "policy", "sampler_options": {}})
+    template_search.check(dataclasses.replace(settings, policy_mode="autoregressive"), SPACE)  # The default.
+    with pytest.raises(InputError, match=r"drawn by policy, received policy \(mode=blind\): take another study"):
+        template_search.check(settings, SPACE)
     opened.set_user_attr("proposer", {"sampler": "random", "sampler_options": {}})
     template_search.check(_settings(records, tmp_path, sampler="evolution"), SPACE)
     with pytest.raises(InputError, match="drawn by random, received policy: take another study"):
