@@ -1,7 +1,8 @@
 """DeepLab's augmentation as one stateless function: random scale, pad, random crop, random flip.
 
 In the original order the whole picture is scaled and then cropped. Here the scale and the crop are drawn first and only
-the crop is computed, from the same pixels with the same weights: the result is the same, the cost is the crop's.
+the crop is computed, from the same pixels with the same weights, mirrored where it is read: the result is the same, the
+cost is the crop's.
 """
 
 from __future__ import annotations
@@ -76,10 +77,11 @@ def augment(
     size = ops.scaled_size(tf.shape(label) if base_size is None else base_size, scale)
     offset = ops.random_offset(offset_seed, size, crop_size)
     crop = tf.minimum(size, crop_size)
-    image = ops.pad_to(ops.crop_scaled_image(image, size, offset, crop), crop_size, augmentation.mean_pixel)
-    label = ops.pad_to(ops.crop_scaled_label(label, size, offset, crop), crop_size, ignore_label)
-    if augmentation.flip:
-        image, label = ops.random_flip(flip_seed, image, label)
+    flip = ops.draw_flip(flip_seed) if augmentation.flip else False
+    image = ops.crop_scaled_image(image, size, offset, crop, flip)
+    label = ops.crop_scaled_label(label, size, offset, crop, flip)
+    image = ops.pad_to(image, crop_size, augmentation.mean_pixel, flip)
+    label = ops.pad_to(label, crop_size, ignore_label, flip)
     return image, tf.cast(label, tf.int32)
 
 

@@ -48,7 +48,9 @@ def random_offset(seed: tf.Tensor, size: tf.Tensor, crop_size: Size) -> tf.Tenso
     return tf.random.stateless_uniform([2], seed, maxval=tf.int32.max, minval=0, dtype=tf.int32) % (room + 1)
 
 
-def crop_scaled_image(image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
+def crop_scaled_image(
+    image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, crop: tf.Tensor, flip: tf.Tensor | bool = False
+) -> tf.Tensor:
     """What `resize_image(image, size)[offset : offset + crop]` is, computing the crop alone.
 
     Args:
@@ -56,31 +58,53 @@ def crop_scaled_image(image: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, crop
         size: int32 [2], the scaled picture, which is never made.
         offset: int32 [2], where the crop begins in it.
         crop: int32 [2], with offset + crop <= size.
+        flip: boolean, mirror the crop left to right.
 
     Returns:
         float32 [*crop, C], equal to the crop of the scaled picture up to float32 rounding.
     """
+    channels = image.shape[-1]
     top, bottom, down = _neighbours(tf.shape(image)[0], size[0], offset[0], crop[0])
-    left, right, across = _neighbours(tf.shape(image)[1], size[1], offset[1], crop[1])
-    # The columns are cut first, so that rows are mixed only where the crop looks.
-    first = left[0]
-    window = tf.cast(image[:, first : right[-1] + 1], tf.float32)
-    left, right = left - first, right - first
-    rows = _mix(tf.gather(window, top), tf.gather(window, bottom), down[:, None, None])
-    return _mix(tf.gather(rows, left, axis=1), tf.gather(rows, right, axis=1), across[None, :, None])
+    left, right, across = (_mirror(axis, flip) for axis in _neighbours(tf.shape(image)[1], size[1], offset[1], crop[1]))
+    first_row, first_column = top[0], tf.reduce_min(left)
+    window = image[first_row : bottom[-1] + 1, first_column : tf.reduce_max(right) + 1]
+    height, width = tf.shape(window)[0], tf.shape(window)[1]
+    # A gather of single pixels takes as long as all the rest. With columns as rows, and channels among them, what is
+    # gathered are whole rows, of bytes as long as possible.
+    columns = tf.transpose(tf.reshape(window, [height, width * channels]))
+    left, right = (
+        tf.gather(columns, tf.reshape((at - first_column)[:, None] * channels + tf.range(channels), [-1]))
+        for at in (left, right)
+    )
+    across = tf.repeat(across, channels)[:, None]
+    mixed = tf.transpose(_mix(tf.cast(left, tf.float32), tf.cast(right, tf.float32), across))
+    rows = _mix(tf.gather(mixed, top - first_row), tf.gather(mixed, bottom - first_row), down[:, None])
+    return tf.reshape(rows, [crop[0], crop[1], channels])
 
 
-def crop_scaled_label(label: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
+def crop_scaled_label(
+    label: tf.Tensor, size: tf.Tensor, offset: tf.Tensor, crop: tf.Tensor, flip: tf.Tensor | bool = False
+) -> tf.Tensor:
     """What `resize_label(label, size)[offset : offset + crop]` is, computing the crop alone; as for the image."""
     # Half is rounded up, as the nearest-neighbour resize does.
     rows = tf.floor(_positions(tf.shape(label)[0], size[0], offset[0], crop[0]) + 0.5)
-    columns = tf.floor(_positions(tf.shape(label)[1], size[1], offset[1], crop[1]) + 0.5)
-    return tf.gather(tf.gather(label, tf.cast(rows, tf.int32)), tf.cast(columns, tf.int32), axis=1)
+    columns = _mirror(tf.floor(_positions(tf.shape(label)[1], size[1], offset[1], crop[1]) + 0.5), flip)
+    picked = tf.gather(label, tf.cast(rows, tf.int32))
+    return tf.transpose(tf.gather(tf.transpose(picked), tf.cast(columns, tf.int32)))
 
 
-def pad_to(picture: tf.Tensor, size: tuple[int, int], value: float | int | tuple[float, ...]) -> tf.Tensor:
-    """Pads [H, W] or [H, W, C] at the bottom and on the right to `size` with `value`, or with one for each channel."""
-    room = [[0, size[0] - tf.shape(picture)[0]], [0, size[1] - tf.shape(picture)[1]]]
+def pad_to(
+    picture: tf.Tensor,
+    size: tuple[int, int],
+    value: float | int | tuple[float, ...],
+    flipped: tf.Tensor | bool = False,
+) -> tf.Tensor:
+    """Pads [H, W] or [H, W, C] to `size` with `value`, or with one for each channel.
+
+    At the bottom and on the right; on the left where the picture is `flipped`, as padding before would have given.
+    """
+    across = size[1] - tf.shape(picture)[1]
+    room = [[0, size[0] - tf.shape(picture)[0]], tf.where(flipped, [across, 0], [0, across])]
     room += [[0, 0]] * (picture.shape.rank - 2)
     values = value if isinstance(value, tuple) else (value,)
     if len(set(values)) == 1:
@@ -92,10 +116,13 @@ def pad_to(picture: tf.Tensor, size: tuple[int, int], value: float | int | tuple
     return tf.ensure_shape(padded, [*size, *picture.shape[2:]])
 
 
-def random_flip(seed: tf.Tensor, *pictures: tf.Tensor) -> list[tf.Tensor]:
-    """Mirrors all of the pictures left to right, or none of them, with probability one half."""
-    flip = tf.random.stateless_uniform([], seed) < 0.5
-    return [tf.cond(flip, lambda p=picture: tf.reverse(p, [1]), lambda p=picture: p) for picture in pictures]
+def draw_flip(seed: tf.Tensor) -> tf.Tensor:
+    """Draws whether to mirror a picture, scalar boolean: with probability one half."""
+    return tf.random.stateless_uniform([], seed) < 0.5
+
+
+def _mirror(axis: tf.Tensor, flip: tf.Tensor | bool) -> tf.Tensor:
+    return tf.where(flip, tf.reverse(axis, [0]), axis)
 
 
 def _positions(count: tf.Tensor, scaled: tf.Tensor, offset: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:

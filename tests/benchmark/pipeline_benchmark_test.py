@@ -20,6 +20,7 @@ def test_rates_and_their_ratio_are_those_of_the_medians(records, capsys):
     assert row.images == 4 and row.threads >= 1
     assert row.images_per_second == pytest.approx(4 / row.pipeline.median)
     assert row.ratio == pytest.approx(row.images_per_second / row.decoded_per_second)
+    assert row.ratio_with_labels == pytest.approx(row.decoding.median / row.pipeline.median)
     need = pipeline.NeedRow("net", row.pipeline, 10.0, row.images_per_second / 10.0)
     pipeline.show(row, [need])
     assert f"goal {pipeline.RATIO_GOAL}" in " ".join(capsys.readouterr().out.split())
@@ -28,7 +29,7 @@ def test_rates_and_their_ratio_are_those_of_the_medians(records, capsys):
 
 def test_a_need_is_the_pictures_of_a_step_in_its_seconds(monkeypatch, records):
     timing = pipeline.Timing(0.5, 0.5, 0.5, 1.0)
-    row = pipeline.PipelineRow("train", (33, 33), 2, 1, 8, timing, timing)
+    row = pipeline.PipelineRow("train", (33, 33), 2, 1, 8, timing, timing, timing)
     asked = []
 
     def time_models(*arguments, training):
@@ -42,9 +43,10 @@ def test_a_need_is_the_pictures_of_a_step_in_its_seconds(monkeypatch, records):
     assert (need.images_per_second, need.supply) == (4.0, 4.0)
 
 
-def test_decoding_alone_sees_every_picture_and_label(records):
-    sizes = [int(n) for batch in pipeline._decoding(records, "train", 2).take(2) for n in tf.unstack(batch)]
-    assert sizes == [48 * 65 * (3 + 1)] * 4
+@pytest.mark.parametrize(("has_label", "channels"), [(False, 3), (True, 3 + 1)])
+def test_decoding_sees_every_picture_and_with_labels_every_label(records, has_label, channels):
+    decoded = pipeline._decoding(records, "train", 2, has_label).take(2)
+    assert [int(n) for batch in decoded for n in tf.unstack(batch)] == [48 * 65 * channels] * 4
 
 
 def test_an_unknown_split_is_named(records):

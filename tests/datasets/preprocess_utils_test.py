@@ -80,16 +80,21 @@ def test_padding_goes_to_the_bottom_and_the_right():
     assert (padded[:, 3:] == 127.5).all()
 
 
-def test_a_flip_mirrors_all_pictures_or_none():
-    image, label = tf.reshape(tf.range(24.0), (2, 4, 3)), tf.reshape(tf.range(8), (2, 4))
-    flipped = []
-    for i in range(40):
-        one, two = (x.numpy() for x in ops.random_flip([0, i], image, label))
-        flipped.append(not np.array_equal(one, image))
-        sign = -1 if flipped[-1] else 1
-        np.testing.assert_array_equal(one, image[:, ::sign])
-        np.testing.assert_array_equal(two, label[:, ::sign])
-    assert 8 < sum(flipped) < 32
+def test_half_of_the_draws_are_flips():
+    assert 8 < sum(bool(ops.draw_flip([0, i])) for i in range(40)) < 32
+
+
+@pytest.mark.parametrize("size", [(5, 6), (9, 13), (17, 40), (1, 8), (12, 1)])
+def test_a_flipped_crop_and_its_padding_are_those_of_the_plain_one_mirrored(size):
+    rng = np.random.default_rng(1)
+    image, label = rng.integers(0, 256, (9, 13, 3)).astype(np.uint8), rng.integers(0, 9, (9, 13)).astype(np.uint8)
+    crop = np.minimum(size, (6, 7))
+    for cut, picture, value in ((ops.crop_scaled_image, image, 127.5), (ops.crop_scaled_label, label, 255)):
+        plain, flipped = (
+            ops.pad_to(cut(picture, np.array(size), np.zeros(2, np.int32), crop, flip), (6, 7), value, flip)
+            for flip in (False, tf.constant(True))
+        )
+        np.testing.assert_array_equal(flipped, plain[:, ::-1])
 
 
 def test_padding_takes_a_value_for_each_channel():
