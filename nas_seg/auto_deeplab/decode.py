@@ -29,7 +29,8 @@ from nas_seg.utils.errors import InputError
 # The file of a search's run folder, and the names that its arrays have there and in files of other origin.
 LOGITS_FILE = "alpha_beta.npz"
 _NAMES = {"alpha": ("alpha", "alphas_logits"), "beta": ("beta", "betas_logits")}
-# Log-probabilities of paths nearer than this are a tie: sums of the same numbers in another order differ by less.
+# Log-probabilities (of paths, of ops) nearer than this are a tie: sums of the same numbers in another order differ by
+# less.
 _TIE = 1e-12
 # Of one array when unpacked: a thousand times what alpha and beta of a search have.
 _MAX_ARRAY_BYTES = 1 << 24
@@ -81,7 +82,8 @@ def decode_cell(alpha: Any) -> tuple[Block, ...]:
     """The cell: per block the two strongest inputs, each with its most likely op; both without the zero op.
 
     The strength of an input is the largest probability among its other ops, after a softmax over all of them: an
-    edge that leans towards zero is a weak one. In ties the smaller input and the op that stands first in `OPS` win.
+    edge that leans towards zero is a weak one. In ties (strengths whose logarithms are within 1e-12, equal logits of
+    ops) the smaller input and the op that stands first in `OPS` win.
 
     Args:
         alpha: logits of the ops, [edges, 8].
@@ -97,8 +99,10 @@ def decode_cell(alpha: Any) -> tuple[Block, ...]:
     blocks, row = [], 0
     while row < len(alpha):
         num_inputs = 2 + len(blocks)
-        # A stable sort keeps the smaller input in front among equals.
-        kept = np.argsort(-strengths[row : row + num_inputs], kind="stable")[:2]
+        left, kept = strengths[row : row + num_inputs].copy(), []
+        for _ in range(2):
+            kept.append(int(np.argmax(left >= left.max() - _TIE)))
+            left[kept[-1]] = -np.inf
         blocks.append(tuple((int(source), OPS[best[row + source]]) for source in sorted(kept)))
         row += num_inputs
     return tuple(blocks)
