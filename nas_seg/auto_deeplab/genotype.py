@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import numbers
 import os
 import pathlib
 from collections.abc import Sequence
@@ -162,7 +163,7 @@ def _checked_block(b: int, block: Any) -> Block:
         if not _is_int(source) or not 0 <= source < b + 2:
             meaning = "0 is H^(l-2), 1 is H^(l-1)" + (", 2 + b is block b" if b else "")
             raise InputError(f"cell[{b}][{i}]: expected input 0 to {b + 1} ({meaning}), received {source!r}")
-    return tuple(tuple(edge) for edge in block)
+    return tuple((int(source), op) for source, op in block)
 
 
 def _checked_path(path: Any) -> tuple[int, ...]:
@@ -179,7 +180,7 @@ def _checked_path(path: Any) -> tuple[int, ...]:
             source = f"layer {layer - 1} is at level {before}" if layer else "the stem is at level 0"
             near = " or ".join(str(n) for n in range(max(before - 1, 0), min(before + 2, NUM_LEVELS)))
             raise InputError(f"path[{layer}]: {source}, expected level {near} next, received {level}")
-    return tuple(path)
+    return tuple(map(int, path))
 
 
 def _is_list(value: Any) -> bool:
@@ -187,4 +188,5 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Also NumPy's integers, as decoded paths and levels come in."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

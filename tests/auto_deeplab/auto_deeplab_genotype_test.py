@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 from case import fixtures
 from hypothesis import given
@@ -45,6 +46,13 @@ def test_saved_networks_load_with_version_and_kind(tmp_path):
     data = json.loads((tmp_path / "network.json").read_text())
     assert (data["format_version"], data["kind"]) == (1, "auto_deeplab")
     assert AutoDeepLabGenotype.load(tmp_path / "network.json") == published("auto_deeplab")
+
+
+def test_integers_of_numpy_are_integers():
+    given = AutoDeepLabGenotype((((np.int64(0), "skip_connect"), (np.int32(1), "sep_conv_3x3")),), tuple(np.arange(2)))
+    plain = AutoDeepLabGenotype((((0, "skip_connect"), (1, "sep_conv_3x3")),), (0, 1))
+    assert given == plain and given.digest == plain.digest
+    assert {type(level) for level in given.path} == {int} == {type(source) for source, _ in given.cell[0]}
 
 
 def test_published_network_is_the_recorded_one():
