@@ -200,7 +200,7 @@ def _first_input(before, weights, mixed, options: Options) -> list:
     if before is None:
         return []
     state = _enter(before, weights["before"], SAME, tuple(before.shape[1:3]), options.weights_frozen)
-    return [_contribution(state, weights["inputs"]["0"], mixed["0"], 1, options)]
+    return [_first_contribution(state, weights["inputs"]["0"], mixed["0"], options)]
 
 
 @noinline
@@ -258,8 +258,17 @@ def _cell(x, first, kernels: Mapping[str, Any], mixed, parts: int, options: Opti
 
 
 @noinline
+def _first_contribution(x, kernels: Mapping[str, Any], mixed, options: Options):
+    """What H^{l-2} adds to all blocks, [N, H, W, c] -> [N, H, W, B * c]."""
+    return _contribution(x, kernels, mixed, 1, options)
+
+
 def _contribution(x, kernels: Mapping[str, Any], mixed, parts: int, options: Options):
-    """What one input adds to the T blocks that read it, [parts * N, H, W, c] -> [parts * N, H, W, T * c]."""
+    """What one input adds to the T blocks that read it, [parts * N, H, W, c] -> [parts * N, H, W, T * c].
+
+    No function of its own: no two cells have one in common, and TensorFlow keeps several copies of each function for
+    each that calls it.
+    """
     if options.weights_frozen:
         kernels = tf.nest.map_structure(tf.stop_gradient, kernels)
     rectified = tf.nn.relu(x)
