@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from nas_seg import common, gradients, losses, optimizers
 from nas_seg.core import conv
+from nas_seg.core.conv import all_layers
 from nas_seg.core.encoder_decoder import LOGITS, loss_model
 from nas_seg.core.native_logits import corner_rules, native_logits
 from nas_seg.train_config import TrainConfig
@@ -101,6 +102,8 @@ def fit(
         rows = [row for row in runs.read_metrics(run_dir) if row["step"] <= step]
         runs.write_metrics(output, rows)
         total = config.training_number_of_steps
+        if step == 0 and config.fine_tune_batch_norm:
+            _take_first_statistics(model, make_dataset, strategy)
         batches = iter(_distribute(strategy, make_dataset(step))) if step < total else None
         told = scalars.writer(output)
         with progress("train", total, done=step) as bar:
@@ -120,6 +123,33 @@ def fit(
         with _averaged(model, optimizer):
             runs.save_weights(model, runs.weights_path(output, runs.LAST))
     return _summary(step, rows)
+
+
+def _take_first_statistics(model, make_dataset, strategy) -> None:
+    """Moving averages that nobody has set yet become the statistics of the first batch.
+
+    They begin with mean 0 and variance 1, of which exp(-5) is left at the end of a short training (`conv.decay_for`).
+    Where activations vary by much less than 1 that is too much: a network of many layers evaluates to nothing.
+    """
+    layers = [layer for layer in all_layers(model) if isinstance(layer, conv.BatchNorm) and layer.is_fresh()]
+    if not layers:
+        return
+    averages = {id(v) for layer in layers for v in (layer.moving_mean, layer.moving_variance)}
+    others = [variable for variable in model.non_trainable_variables if id(variable) not in averages]
+    kept, momenta = [keras.ops.convert_to_numpy(v) for v in others], [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+
+    @tf.function
+    def look(images):
+        strategy.run(lambda images: model(images, training=True), args=(images,))
+
+    look(next(iter(_distribute(strategy, make_dataset(0))))[common.IMAGE])
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    # Random numbers and counted steps are those before it.
+    for variable, value in zip(others, kept, strict=True):
+        variable.assign(value)
 
 
 @contextlib.contextmanager

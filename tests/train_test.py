@@ -214,6 +214,18 @@ def test_frozen_batch_norm_keeps_its_averages_and_trains_gamma_and_beta(tmp_path
     assert moved["gamma"] and moved["beta"]
 
 
+def test_of_the_averages_that_layers_begin_with_a_short_training_leaves_nothing(tmp_path):
+    model = training.tiny_model(dropout=0.0)
+    convolution, norm = model.get_layer("backbone").layers[1:3]
+    # Activations that vary by so little that 0.3% of the first variance, 1, would be a hundred times theirs.
+    convolution.kernel.assign(convolution.kernel * 0.01)
+    fit(model, tmp_path, config(base_learning_rate=0.0, batch_norm_decay=None))
+    images = np.concatenate([batch["image"] for batch in training.batches().take(20)]) / 127.5 - 1
+    features = convolution(images).numpy()
+    np.testing.assert_allclose(norm.moving_variance, features.var((0, 1, 2)), rtol=0.05)
+    np.testing.assert_allclose(norm.moving_mean, features.mean((0, 1, 2)), atol=0.05 * features.std())
+
+
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_of_it(tmp_path):
     def broken(start_step):
         def spoil(k, batch):

@@ -37,6 +37,10 @@ class BatchNorm(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         return self._synchronized(inputs) if self.synchronized else self._fused(inputs)
 
+    def is_fresh(self) -> bool:
+        """Whether the moving averages are still those that the layer was made with."""
+        return not ops.any(self.moving_mean != 0.0) and not ops.any(self.moving_variance != 1.0)
+
     def _synchronized(self, inputs):
         """Statistics over all replicas, which no fused kernel has; then Bessel's correction as there."""
         import tensorflow as tf
