@@ -35,8 +35,9 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -q -m slow $(PYTEST)
 
+# Side by side, each process with servers of its own: nearly all of their time is waiting.
 test-services: $(INSTALLED)
-	$(RUN) -m pytest -q -m services tests/services $(PYTEST)
+	$(RUN) -m pytest -q -n 4 --dist=worksteal -m services tests/services $(PYTEST)
 
 test-faults: $(INSTALLED)
 	NAS_SEG_FAULTS=$(FAULTS) $(RUN) -m pytest -q -n 2 --dist=loadfile $(if $(FAULTS),-m faults,-m "faults and not slow") tests/faults $(PYTEST)

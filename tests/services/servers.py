@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import secrets
@@ -32,7 +33,7 @@ class PostgreSQL:
     """A cluster of its own in a temporary folder, with a password; fails the test where it cannot be started."""
 
     def __init__(self):
-        self._programs = _find_programs() or _install()
+        self._programs = _find_programs() or _install_once()
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="nas_seg-postgres-"))
         self._data, self._port, password = self._folder / "data", free_port(), secrets.token_hex(8)
         self.password = password
@@ -75,6 +76,13 @@ def _find_programs() -> pathlib.Path | None:
     found = shutil.which("initdb")
     folders += [pathlib.Path(found).parent] if found else []
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+def _install_once() -> pathlib.Path:
+    """Processes of one test run wait for the first of them, for apt-get lets in no second one."""
+    with open(pathlib.Path(tempfile.gettempdir(), f"nas_seg-install-{os.getuid()}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _find_programs() or _install()
 
 
 def _install() -> pathlib.Path:
