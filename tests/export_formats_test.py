@@ -1,14 +1,19 @@
 """One network in every format: each file is run, and agrees with the network as far as its precision goes."""
 
+import functools
 import importlib.util
 import json
+import re
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import training
 from small_data import build, pairs
 
 from nas_seg import export_formats, export_model, prediction, sample_pictures
+from nas_seg.core.resize import ResizeLike
 from nas_seg.utils.errors import InputError
 
 SIZE = (33, 47)
@@ -63,6 +68,49 @@ def test_each_format_agrees_with_the_network_as_far_as_its_precision_goes(export
     assert list(found) == ["SemanticPredictions"] and found["SemanticPredictions"].shape == (1, *SIZE)
     assert np.mean(found["SemanticPredictions"][0] == labels) >= agreement and told["run_by"] == by
     assert len(np.unique(labels)) > 1
+
+
+def test_int8_keeps_the_logits_and_what_is_made_of_them_in_float32(exported):
+    from tensorflow.lite.python.interpreter import Interpreter
+
+    interpreter = Interpreter(str(exported[0] / "model_int8.tflite"))
+    types = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    made = {}
+    for op in interpreter._get_ops_details():
+        made.setdefault(op["op_name"], []).append(types[op["outputs"][0]])
+        if op["op_name"] == "ARG_MAX":
+            assert types[op["inputs"][0]] == np.float32
+    # The classifier is the last convolution; the one before it has 8 bits.
+    assert made["CONV_2D"] == [np.int8, np.float32]
+
+
+def test_of_a_networks_convolutions_int8_leaves_the_first_depthwise_one_the_next_and_the_last_in_float32():
+    images = x = keras.Input((9, 9, 3), 1)
+    for name, filters in (("stem", 4), ("first", None), ("next", 5), ("second", None), ("other", 6), ("last", 2)):
+        kind = keras.layers.DepthwiseConv2D if filters is None else functools.partial(keras.layers.Conv2D, filters)
+        x = kind(3, name=name, padding="same")(x)
+    model = keras.Model(images, keras.layers.Softmax()(x))
+    graph = tf.function(model).get_concrete_function(tf.TensorSpec((1, 9, 9, 3)))
+    content = tf.lite.TFLiteConverter.from_concrete_functions([graph], model).convert()
+    found = [name for name in export_formats._float_nodes(content) if "Softmax" not in name]
+    assert sorted(re.search("stem|first|next|second|other|last", name)[0] for name in found) == [
+        "first",
+        "last",
+        "next",
+    ]
+
+
+@pytest.mark.skipif("onnx" not in INSTALLED, reason="tf2onnx and onnxruntime are not installed")
+def test_onnx_resizes_to_the_size_that_the_network_has(tmp_path):
+    images = keras.Input((None, None, 3))
+    small = keras.layers.Conv2D(4, 3, strides=2, padding="same")(images)
+    # The quotient of these sizes, rounded to float32, falls short.
+    assert float(np.float32(17 / 33)) * 33 < 17
+    resized = ResizeLike(align_corners=False)([images, small])
+    logits = keras.layers.Conv2D(3, 1)(keras.layers.Concatenate()([resized, small]))
+    model = keras.Model(images, ResizeLike()([logits, images]))
+    report = export_formats.export(model, tmp_path / "out", ["onnx"], size=SIZE, pictures=scenes(1))
+    assert report["files"]["onnx"]["label_agreement"] >= 0.999
 
 
 def test_the_report_lies_beside_the_files_and_nothing_else_does(exported):
