@@ -43,8 +43,9 @@ _SERVING = "serving_default"
 _OPSET = 17
 # TFLite's operations that stay in float32 beside int8 convolutions, for they cost nothing there and add most of the
 # noise: the arithmetic of a picture's bytes, and the sums of residual blocks. A DPC network kept 97.3% of its labels
-# for 95.5%, on XNNPACK in the same time; with resizes, concatenations and depthwise convolutions 97.4%.
-_FLOAT_OPERATIONS = ("ADD", "SUB", "MUL")
+# for 95.5%, on XNNPACK in the same time; with resizes, concatenations and depthwise convolutions 97.4%. A ReLU by
+# itself is slow in 8 bits: with it in float32 a template network took 31 ms for 49, for the same labels.
+_FLOAT_OPERATIONS = ("ADD", "SUB", "MUL", "RELU")
 # On how many pictures kernels are rounded; all are in memory at once, with every layer's features in turn.
 _MOST_PICTURES, _MOST_PIXELS = 16, 1 << 21
 
@@ -162,9 +163,10 @@ def export(
     with export_model.replaced_folder(export_path) as folder, tempfile.TemporaryDirectory() as elsewhere:
 
         @functools.cache
-        def graph(sides, calibrated=False):
-            path = os.path.join(elsewhere, "calibrated" if calibrated else "fixed" if sides else "any")
-            with _kernels_for_rounding([model, *(variants or {}).values()] if calibrated else [], calibration):
+        def graph(sides, rounded=""):
+            path = os.path.join(elsewhere, rounded or ("fixed" if sides else "any"))
+            networks = [model, *(variants or {}).values()] if rounded else []
+            with _kernels_for_rounding(networks, calibration, rounded == TFLITE_INT8):
                 export_model.write(model, path, inference, variants, endpoints, sides)
             return path
 
@@ -176,12 +178,12 @@ def export(
         files = {}
         for name in formats:
             row = FORMATS[name]
-            sides = size if row.needs_size else None
+            sides, rounded = size if row.needs_size else None, name if row.calibrated else ""
             path, twin = folder / row.file, pathlib.Path(elsewhere, row.file)
             if row.write:
-                path.write_bytes(row.write(graph(sides, row.calibrated), _SERVING, calibration))
+                path.write_bytes(row.write(graph(sides, rounded), _SERVING, calibration))
             if row.write and compared:
-                twin.write_bytes(row.write(graph(sides, row.calibrated), _COMPARED, calibration))
+                twin.write_bytes(row.write(graph(sides, rounded), _COMPARED, calibration))
             elif compared:
                 twin = pathlib.Path(graph(sides))
             told = (twin, _COMPARED) if compared else (path, _SERVING)
@@ -193,7 +195,7 @@ def export(
 
 
 @contextlib.contextmanager
-def _kernels_for_rounding(networks: Sequence[Any], pictures: Sequence[np.ndarray]) -> Iterator[None]:
+def _kernels_for_rounding(networks: Sequence[Any], pictures: Sequence[np.ndarray], spare: bool) -> Iterator[None]:
     """Within it the networks are what is to be quantised."""
     from nas_seg.core.rounded_kernels import rounded_network
 
@@ -202,7 +204,7 @@ def _kernels_for_rounding(networks: Sequence[Any], pictures: Sequence[np.ndarray
             most = max(1, min(_MOST_PICTURES, _MOST_PIXELS // math.prod(pictures[0].shape[:2])))
             chosen = pictures[:: math.ceil(len(pictures) / most)]
         for network in networks:
-            stack.enter_context(rounded_network(network, np.stack(chosen).astype(np.float32)))
+            stack.enter_context(rounded_network(network, np.stack(chosen).astype(np.float32), spare))
         yield
 
 
@@ -271,20 +273,23 @@ def _tflite(folder: str, signature: str, calibration: Sequence[np.ndarray], *, k
 
 
 def _float_nodes(content: bytes) -> list[str]:
-    """Names of the operations of a TFLite file that int8 leaves in float32, each of a layer or two.
+    """Names of the operations of a TFLite file that int8 leaves in float32.
 
-    From the last convolutions on they cost next to nothing: logits, and labels of these. The first depthwise
-    convolution and what reads it, in MobileNet-v2 the thinnest place there is, lose more than all others together.
+    From the last convolutions on they cost next to nothing: logits, and labels of these. The others are the first
+    convolutions, whose kernels stay exact as well.
     """
     from tensorflow.lite.python.interpreter import Interpreter
+
+    from nas_seg.core.rounded_kernels import spared
 
     interpreter = Interpreter(model_content=content)
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
     # There is no public way to an interpreter's operations; the debugger takes this one.
     operations = interpreter._get_ops_details()
     makers = {made: op for op in operations for made in op["outputs"]}
-    first = next((op["outputs"][0] for op in operations if op["op_name"] == "DEPTHWISE_CONV_2D"), None)
-    found = {op["index"]: op for op in operations if first is not None and first in (*op["inputs"], *op["outputs"])}
+    convolutions = [op for op in operations if op["op_name"].endswith("CONV_2D")]
+    places = spared([op["op_name"] == "DEPTHWISE_CONV_2D" for op in convolutions])
+    found = {convolutions[place]["index"]: convolutions[place] for place in places}
     waiting = [tensor["index"] for tensor in interpreter.get_output_details()]
     while waiting:
         op = makers.get(waiting.pop())

@@ -13,6 +13,7 @@ import training
 from small_data import build, pairs
 
 from nas_seg import export_formats, export_model, prediction, sample_pictures
+from nas_seg.core import rounded_kernels
 from nas_seg.core.resize import ResizeLike
 from nas_seg.utils.errors import InputError
 
@@ -84,15 +85,19 @@ def test_int8_keeps_the_logits_and_what_is_made_of_them_in_float32(exported):
     assert made["CONV_2D"] == [np.int8, np.float32]
 
 
-def test_int8_leaves_the_first_depthwise_convolution_and_the_next_and_the_last_in_float32(tmp_path):
+def test_int8_leaves_the_first_depthwise_convolution_those_around_it_and_the_last_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(rounded_kernels, "_AFTER", 2)
     images = x = keras.Input((None, None, 3))
-    for name, filters in (("stem", 4), ("first", None), ("next", 5), ("second", None), ("other", 6), ("last", 2)):
+    stem = (("far", 3), ("stem", 4), ("expand", 4))
+    for name, filters in (*stem, ("first", None), ("next", 5), ("second", None), ("other", 6), ("last", 2)):
         kind = keras.layers.DepthwiseConv2D if filters is None else functools.partial(keras.layers.Conv2D, filters)
         x = kind(3, name=name, padding="same")(x)
     export_model.write(keras.Model(images, x), tmp_path / "saved", size=SIZE)
     content = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert()
-    found = (re.search("stem|first|next|second|other|last", name) for name in export_formats._float_nodes(content))
-    assert {name[0] for name in found if name} == {"first", "next", "last"}
+    found = (
+        re.search("far|stem|expand|first|next|second|other|last", name) for name in export_formats._float_nodes(content)
+    )
+    assert {name[0] for name in found if name} == {"stem", "expand", "first", "next", "second", "last"}
 
 
 @pytest.mark.skipif("onnx" not in INSTALLED, reason="tf2onnx and onnxruntime are not installed")

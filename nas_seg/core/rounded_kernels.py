@@ -15,7 +15,7 @@ measured on pictures, layer by layer, each after the ones before it:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -29,12 +29,14 @@ _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 # Of the products of inputs: positions that they are averaged over, the share of their mean square that is added to each
 # input's own (GPTQ's), and the most inputs of a kernel; beyond it is rounded to the nearest, for they fill memory.
 _POSITIONS, _DAMPING, _MOST_INPUTS = 8192, 0.01, 4608
+# Convolutions before and after the first depthwise one that stay as they are where int8 leaves them in float32.
+_BEFORE, _AFTER = 2, 10
 # layer, what goes in, what it puts out of that -> what it is to put out.
 _Watch = Callable[[keras.layers.Layer, object, Callable[[], object]], object]
 
 
 @contextlib.contextmanager
-def rounded_network(model: keras.Model, images) -> Iterator[None]:
+def rounded_network(model: keras.Model, images, spare: bool = False) -> Iterator[None]:
     """Within it a network's kernels are rounded to 8 bits, and its biases are those that such kernels need.
 
     Whoever rounds the kernels again as TFLite does (see `rounded`) finds them on its own steps. Afterwards kernels and
@@ -43,6 +45,8 @@ def rounded_network(model: keras.Model, images) -> Iterator[None]:
     Args:
         model: images [B, H, W, 3] in [0, 255] -> logits [B, H, W, C].
         images: float [N, H, W, 3], some ten that are typical; all go through the network at once.
+        spare: the kernels of `spared` convolutions, in the order in which they are run, stay as they are: for whoever
+            runs these in float32.
     """
     layers = all_layers(model)
     kernels = [layer.kernel for layer in layers if isinstance(layer, _CONVOLUTIONS)]
@@ -54,7 +58,8 @@ def rounded_network(model: keras.Model, images) -> Iterator[None]:
     }.values()
     biases = [_bias(layer) for layer in watched if _bias(layer) is not None]
     exact = [(variable, ops.copy(variable.value)) for variable in (*kernels, *biases)]
-    means = {}
+    convolutions = {id(layer): _convolution(layer) for layer in watched}
+    means = {}  # In the order of their first use.
 
     def remember(layer, _inputs, call):
         outputs = call()
@@ -65,7 +70,8 @@ def rounded_network(model: keras.Model, images) -> Iterator[None]:
         if id(layer) not in means:  # It is used again, and has been changed.
             return call()
         mean = means.pop(id(layer))
-        _round(layer.conv if isinstance(layer, ConvNorm) else layer, inputs)
+        if id(layer) not in exact_ones:
+            _round(_convolution(layer), inputs)
         outputs, bias = call(), _bias(layer)
         if bias is None:
             return outputs
@@ -76,12 +82,32 @@ def rounded_network(model: keras.Model, images) -> Iterator[None]:
     try:
         with _watching(watched, remember):
             padded_logits(model, images)
+        order = [(key, isinstance(convolutions[key], keras.layers.DepthwiseConv2D)) for key in means]
+        exact_ones = {order[place][0] for place in spared([one for _, one in order])} if spare else set()
         with _watching(watched, change):
             padded_logits(model, images)
         yield
     finally:
         for variable, value in exact:
             variable.assign(value)
+
+
+def spared(depthwise: Sequence[bool]) -> range:
+    """The convolutions that int8 should leave in float32: the first depthwise one, two before and ten after it.
+
+    In MobileNet-v2 these are all up to the first maps of an eighth of the picture's sides. Theirs are the widest ranges
+    for the fewest channels: in 8 bits they cost more labels than the rest of a network with a searched cell.
+
+    Args:
+        depthwise: of each convolution, in the order in which they are run, whether it is one.
+
+    Returns:
+        Places in that order; none where there is no depthwise convolution.
+    """
+    if True not in depthwise:
+        return range(0)
+    first = list(depthwise).index(True)
+    return range(max(0, first - _BEFORE), min(len(depthwise), first + _AFTER + 1))
 
 
 def rounded(kernel, depthwise: bool):
@@ -167,6 +193,10 @@ def _taps(layer: keras.layers.Layer, inputs: np.ndarray) -> np.ndarray:
     taps = inputs[pictures[:, None, None], places[0][:, :, None], places[1][:, None, :]]
     taps *= (there[0][:, :, None] & there[1][:, None, :])[..., None]
     return taps.reshape(len(taps), -1, inputs.shape[-1])
+
+
+def _convolution(layer: keras.layers.Layer) -> keras.layers.Layer:
+    return layer.conv if isinstance(layer, ConvNorm) else layer
 
 
 def _bias(layer: keras.layers.Layer):

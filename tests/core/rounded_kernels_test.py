@@ -9,7 +9,7 @@ from keras import ops
 
 from nas_seg.core import rounded_kernels
 from nas_seg.core.conv import ConvNorm, SplitSeparableConv, all_layers
-from nas_seg.core.rounded_kernels import rounded, rounded_for, rounded_network
+from nas_seg.core.rounded_kernels import rounded, rounded_for, rounded_network, spared
 
 
 def network():
@@ -136,6 +136,26 @@ def test_a_rounded_network_has_the_exact_ones_means_and_is_nearer_to_it():
     # The layer that is used twice is corrected once; float32 sums make up the rest of the others.
     assert shift < 1e-4 < 1e-3 < wrong
     assert np.square(run(model) - exact).mean() < 0.5 * np.square(run(plain) - exact).mean()
+
+
+def test_two_convolutions_before_the_first_depthwise_one_and_ten_after_it_are_spared():
+    assert spared([False, False, False, True, False, True, *[False] * 12]) == range(1, 14)
+    assert spared([False, True, False]) == range(3) and spared([True]) == range(1)
+    assert not spared([False] * 5) and not spared([])
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_kernels_around_the_first_depthwise_one_are_spared_where_they_are_to_be(spare, monkeypatch):
+    monkeypatch.setattr(rounded_kernels, "_AFTER", 2)
+    inputs = x = keras.Input((None, None, 3))
+    names = ("far", "stem", "expand", "first", "next", "second", "other")
+    for name in names:
+        x = ConvNorm(None if name in ("first", "second") else 4, 3, activation="relu6", name=name)(x)
+    model = keras.Model(inputs, x)
+    exact = {name: ops.copy(model.get_layer(name).conv.kernel.value) for name in names}
+    with rounded_network(model, images(), spare):
+        same = [name for name in names if bool(ops.all(model.get_layer(name).conv.kernel.value == exact[name]))]
+    assert same == (["stem", "expand", "first", "next", "second"] if spare else [])
 
 
 def test_kernels_of_too_many_inputs_are_rounded_to_the_nearest(monkeypatch):
