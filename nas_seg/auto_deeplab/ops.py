@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from nas_seg.core.conv import ConvNorm
-from nas_seg.core.depthwise import DepthwiseConv
+from nas_seg.core.depthwise import DepthwiseConv2D
 from nas_seg.core.resize import resize_bilinear
 
 NORM = {"momentum": 0.9997, "epsilon": 1e-3}
@@ -39,7 +39,7 @@ def conv_norm(filters: int, kernel_size: int = 1, strides: int = 1, rate: int = 
 
 
 @keras.saving.register_keras_serializable("nas_seg")
-class DecayedDepthwiseConv(DepthwiseConv):
+class DecayedDepthwiseConv(DepthwiseConv2D):
     """A depthwise convolution whose kernel weight decay applies to, as to that of a full one.
 
     DeepLab builds the searched networks' separable convolutions as one, with one regulariser for both halves, and

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from nas_seg.core.depthwise import DepthwiseConv
+from nas_seg.core.depthwise import DepthwiseConv2D
 
 
 @keras.saving.register_keras_serializable("nas_seg")
@@ -82,7 +82,7 @@ class _Composite(keras.layers.Layer):
     def call(self, inputs, training=None):
         for layer in self._chain:
             # Only these kinds behave differently in training; the rest refuse the argument.
-            knows = isinstance(layer, (BatchNorm, DepthwiseConv, _Composite))
+            knows = isinstance(layer, (BatchNorm, DepthwiseConv2D, _Composite))
             inputs = layer(inputs, training=training) if knows else layer(inputs)
         return inputs
 
@@ -142,7 +142,7 @@ class ConvNorm(_Composite):
             "dtype": self.dtype_policy,
         }
         if filters is None:
-            self.conv = DepthwiseConv(depthwise_initializer=self.initializer, name="depthwise", **shape)
+            self.conv = DepthwiseConv2D(depthwise_initializer=self.initializer, name="depthwise", **shape)
         else:
             self.conv = keras.layers.Conv2D(filters, kernel_initializer=self.initializer, name="conv", **shape)
         self.norm = BatchNorm(momentum, epsilon, name="norm", dtype=self.dtype_policy)

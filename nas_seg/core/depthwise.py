@@ -15,8 +15,11 @@ _STRIP = 3
 
 
 @keras.saving.register_keras_serializable("nas_seg")
-class DepthwiseConv(keras.layers.DepthwiseConv2D):
-    """keras.layers.DepthwiseConv2D; in training on a processor `depthwise_conv` is what it computes."""
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """keras.layers.DepthwiseConv2D; in training on a processor `depthwise_conv` is what it computes.
+
+    It has the same name, for weights in a list of layers are filed under the names of their classes.
+    """
 
     def call(self, inputs, training=None):
         if not training or self.data_format != "channels_last":

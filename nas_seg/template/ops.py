@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from nas_seg.core.conv import ConvNorm
-from nas_seg.core.depthwise import DepthwiseConv
+from nas_seg.core.depthwise import DepthwiseConv2D
 from nas_seg.template.plan import SEPARABLE, Op
 
 # PyTorch's defaults, which the authors left as they are.
@@ -59,9 +59,9 @@ class RepeatedSeparableConv(keras.layers.Layer):
             conv_norm(filters, dtype=self.dtype_policy, name=f"pointwise_{i}") for i in range(len(self.strides))
         ]
 
-    def _depthwise(self, step: int, index: int) -> DepthwiseConv:
+    def _depthwise(self, step: int, index: int) -> DepthwiseConv2D:
         pads = self._pads(step)
-        return DepthwiseConv(
+        return DepthwiseConv2D(
             self.kernel_size,
             step if pads else 1,
             padding="valid" if pads else "same",

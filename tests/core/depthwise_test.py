@@ -7,7 +7,7 @@ import tensorflow as tf
 from case import run_layer_test
 
 from nas_seg.core import depthwise
-from nas_seg.core.depthwise import DepthwiseConv, depthwise_conv
+from nas_seg.core.depthwise import DepthwiseConv2D, depthwise_conv
 
 CASES = [
     # kernel, strides, padding, rate, height and width of the map
@@ -63,7 +63,7 @@ def test_gradient_of_a_wide_kernel_is_made_in_strips(monkeypatch):
         lambda **arguments: made.append(arguments["filter_sizes"][:2]) or own(**arguments),
     )
     monkeypatch.setattr(depthwise, "_on_processor", lambda: True)
-    layer = DepthwiseConv(7, padding="same", use_bias=False)
+    layer = DepthwiseConv2D(7, padding="same", use_bias=False)
     x = tf.ones((1, 8, 8, 2))
     with tf.GradientTape() as tape:
         outputs = layer(x, training=True)
@@ -72,8 +72,11 @@ def test_gradient_of_a_wide_kernel_is_made_in_strips(monkeypatch):
 
 
 def test_layer_is_keras_depthwise_convolution():
-    run_layer_test(DepthwiseConv, {"kernel_size": 5, "padding": "same"}, (2, 9, 8, 3), (2, 9, 8, 3), 2)
-    ours, theirs = DepthwiseConv(5, strides=2, activation="relu"), keras.layers.DepthwiseConv2D(5, 2, activation="relu")
+    run_layer_test(DepthwiseConv2D, {"kernel_size": 5, "padding": "same"}, (2, 9, 8, 3), (2, 9, 8, 3), 2)
+    ours, theirs = (
+        DepthwiseConv2D(5, strides=2, activation="relu"),
+        keras.layers.DepthwiseConv2D(5, 2, activation="relu"),
+    )
     x = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype("f")
     ours(x), theirs(x)
     theirs.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in ours.weights])
@@ -88,3 +91,24 @@ def test_maps_of_unknown_size_are_convolved():
         return depthwise_conv(x, tf.ones((5, 5, 2, 1)), 1, "same")
 
     assert convolve(tf.ones((1, 5, 7, 2)))[0, 2, 3, 0] == 25.0
+
+
+class _Listed(keras.layers.Layer):
+    def __init__(self, layer_class):
+        super().__init__()
+        self.layers = [layer_class(3), layer_class(5)]
+
+    def call(self, inputs):
+        return self.layers[1](self.layers[0](inputs))
+
+
+def test_weights_that_were_saved_from_layers_of_keras_in_a_list_load(tmp_path):
+    def network(layer_class):
+        inputs = keras.Input((9, 9, 2))
+        return keras.Model(inputs, _Listed(layer_class)(inputs))
+
+    theirs, ours = network(keras.layers.DepthwiseConv2D), network(DepthwiseConv2D)
+    theirs.save_weights(tmp_path / "saved.weights.h5")
+    ours.load_weights(tmp_path / "saved.weights.h5")
+    for saved, loaded in zip(theirs.weights, ours.weights, strict=True):
+        np.testing.assert_array_equal(saved, loaded)
