@@ -15,6 +15,8 @@ from nas_seg.utils.errors import InputError
 
 # Pillow's names of the two formats that DeepLab's records hold -> the word in the record.
 FORMATS = {"JPEG": "jpeg", "PNG": "png"}
+# The last chunk of every PNG: no bytes, its name, its checksum.
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 # One channel: gray (8, 1 or 16 bits), or a palette whose INDEX is the class.
 LABEL_MODES = ("L", "1", "P", "I;16", "I")
 
@@ -161,4 +163,7 @@ def _open(data: bytes, where: object) -> Image.Image:
         except Image.UnidentifiedImageError:
             raise InputError(f"{where}: expected a JPEG or PNG picture, received something else") from None
         picture.load()
+        # Pillow needs no end where the pixels are complete; the decoder of the input pipeline does.
+        if picture.format == "PNG" and _PNG_END not in data:
+            raise InputError(f"{where}: expected a complete PNG, its end is damaged")
     return picture

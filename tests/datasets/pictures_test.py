@@ -61,6 +61,15 @@ def test_bytes_that_are_no_whole_picture_are_refused_by_name(kind):
         pictures.decode_image(data, "a/b.jpg")
 
 
+def test_a_png_whose_end_is_damaged_is_refused_as_tensorflow_does():
+    data = pictures.encode_png(LABEL).replace(b"IEND", b"IEN\0")
+    assert Image.open(io.BytesIO(data)).load()  # Pillow would take it.
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.io.decode_png(data)
+    with pytest.raises(InputError, match="^x: expected a complete PNG, its end is damaged$"):
+        pictures.decode_label(data, "x")
+
+
 def test_a_gray_or_palette_image_becomes_rgb():
     gray = pictures.decode_image(pictures.encode_png(LABEL), "x")
     np.testing.assert_array_equal(gray.array, np.repeat(LABEL[..., None], 3, -1))
