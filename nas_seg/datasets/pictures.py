@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,8 +17,6 @@ from nas_seg.utils.errors import InputError
 
 # Pillow's names of the two formats that DeepLab's records hold -> the word in the record.
 FORMATS = {"JPEG": "jpeg", "PNG": "png"}
-# The last chunk of every PNG: no bytes, its name, its checksum.
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 # One channel: gray (8, 1 or 16 bits), or a palette whose INDEX is the class.
 LABEL_MODES = ("L", "1", "P", "I;16", "I")
 
@@ -163,7 +163,20 @@ def _open(data: bytes, where: object) -> Image.Image:
         except Image.UnidentifiedImageError:
             raise InputError(f"{where}: expected a JPEG or PNG picture, received something else") from None
         picture.load()
-        # Pillow needs no end where the pixels are complete; the decoder of the input pipeline does.
-        if picture.format == "PNG" and _PNG_END not in data:
-            raise InputError(f"{where}: expected a complete PNG, its end is damaged")
+        # Pillow needs no end of a PNG and no right checksums; the decoder of the input pipeline does.
+        if picture.format == "PNG" and not _is_whole_png(data):
+            raise InputError(f"{where}: expected a complete PNG, it is damaged")
     return picture
+
+
+def _is_whole_png(data: bytes) -> bool:
+    """Whether all chunks that a PNG's pixels need are there up to the last one, each with its own checksum."""
+    at, end = 8, False
+    while not end and at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        body, checksum = data[at + 4 : at + 8 + length], data[at + 8 + length : at + 12 + length]
+        # A small first letter: comments and the like, which a decoder may pass over.
+        if body[:1].isupper() and checksum != struct.pack(">I", zlib.crc32(body)):
+            return False
+        at, end = at + 12 + length, body[:4] == b"IEND"
+    return end

@@ -282,6 +282,8 @@ def _read_trials(study: Study) -> None:
     """Raises what a damaged trial does, before a search has begun; ended trials are not read a second time."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         float(trial.user_attrs[METRICS][REWARD])
+        for value in trial.values:
+            float(value)
 
 
 def _facts(space: SearchSpace, objectives: Sequence[str], conditions: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from nas_seg.utils import config
 from nas_seg.utils.errors import InputError
 
 _VERSION = "format_version"
+# What reading an archive raises whose bytes somebody changed; RuntimeError: encrypted, or of an unknown compression.
+_DAMAGE = (
+    OSError, ValueError, EOFError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 def save_state(path: str | os.PathLike, variables: Sequence[Any], numbers: Mapping[str, Any]) -> None:
@@ -71,5 +75,5 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise InputError(f"{path}: the checkpoint cannot be read ({str(error) or type(error).__name__})") from None

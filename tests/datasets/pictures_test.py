@@ -61,12 +61,15 @@ def test_bytes_that_are_no_whole_picture_are_refused_by_name(kind):
         pictures.decode_image(data, "a/b.jpg")
 
 
-def test_a_png_whose_end_is_damaged_is_refused_as_tensorflow_does():
-    data = pictures.encode_png(LABEL).replace(b"IEND", b"IEN\0")
+@pytest.mark.parametrize(
+    "old, new", [(b"IEND", b"IEN\0"), (b"\0\0\0\0IEND", b"\0\0\0\0\0IEND"), (b"IEND\xae", b"IEND\0")]
+)
+def test_a_png_that_is_damaged_after_its_pixels_is_refused_as_tensorflow_does(old, new):
+    data = pictures.encode_png(LABEL).replace(old, new)
     assert Image.open(io.BytesIO(data)).load()  # Pillow would take it.
     with pytest.raises(tf.errors.InvalidArgumentError):
         tf.io.decode_png(data)
-    with pytest.raises(InputError, match="^x: expected a complete PNG, its end is damaged$"):
+    with pytest.raises(InputError, match="^x: expected a complete PNG, it is damaged$"):
         pictures.decode_label(data, "x")
 
 

@@ -1,7 +1,9 @@
 """Tests opening studies, what they refuse, trials left behind by dead workers, and the leaderboard."""
 
+import contextlib
 import os
 import platform
+import sqlite3
 import subprocess
 import sys
 
@@ -125,6 +127,15 @@ def test_a_study_made_by_other_hands_is_refused(tmp_path):
         open_words(url(tmp_path))
     with pytest.raises(InputError, match="not a study of nas_seg"):
         studies.read_study(url(tmp_path), "search")
+
+
+def test_a_scored_trial_that_has_lost_its_score_is_named_as_damage(tmp_path):
+    study = open_words(url(tmp_path))
+    studies.tell(study, studies.ask(study, SPACE)[0], {"reward": 1.0}, 0.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("DELETE FROM trial_values")
+    with pytest.raises(InputError, match="the study cannot be read, it may be damaged"):
+        open_words(url(tmp_path))
 
 
 def test_another_format_version_is_refused_by_name():

@@ -70,7 +70,15 @@ def test_a_state_of_another_network_is_refused_and_nothing_is_assigned(saved):
     assert not variables[0].value.any() and variables[1].value == 0
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text"])
+def of_another_compression(data: bytes) -> bytes:
+    """The first file of a zip archive is said, in its directory, to be compressed in a way that nobody knows."""
+    at = data.index(b"PK\x01\x02") + 10
+    return data[:at] + b"\x01" + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"text", of_another_compression]
+)
 def test_a_damaged_state_is_named(saved, damage):
     saved.write_bytes(damage(saved.read_bytes()))
     with pytest.raises(InputError, match=r"state.npz: the checkpoint cannot be read"):
