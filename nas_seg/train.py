@@ -27,7 +27,6 @@ import tensorflow as tf
 
 from nas_seg import common, gradients, losses, optimizers
 from nas_seg.core import conv
-from nas_seg.core.conv import all_layers
 from nas_seg.core.encoder_decoder import LOGITS, loss_model
 from nas_seg.core.native_logits import corner_rules, native_logits
 from nas_seg.train_config import TrainConfig
@@ -131,7 +130,7 @@ def _take_first_statistics(model, make_dataset, strategy) -> None:
     They begin with mean 0 and variance 1, of which exp(-5) is left at the end of a short training (`conv.decay_for`).
     Where activations vary by much less than 1 that is too much: a network of many layers evaluates to nothing.
     """
-    layers = [layer for layer in all_layers(model) if isinstance(layer, conv.BatchNorm) and layer.is_fresh()]
+    layers = [layer for layer in conv.all_layers(model) if isinstance(layer, conv.BatchNorm) and layer.is_fresh()]
     if not layers:
         return
     averages = {id(v) for layer in layers for v in (layer.moving_mean, layer.moving_variance)}
