@@ -11,6 +11,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+# Numbers of a gradient that is looked at together with others.
+_SMALL = 1 << 14
+
 
 def at_once(costs_of: Callable, optimizer, variables) -> Callable:
     """(images, labels) of a replica -> its share of the loss, and the gradients of it as the optimizer scales it."""
@@ -78,7 +81,7 @@ def apply(optimizer, rules: list[Callable], loss, gradients):
     they may overflow at times: the step is then left out and the scale halved, and only where a scale of 1 does not
     help is the loss at fault. Such a step is counted, for batch k is that of step k.
     """
-    finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+    finite = _all_finite(gradients)
     if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         optimizer.apply([rule(gradient) for rule, gradient in zip(rules, gradients, strict=True)])
         return tf.where(finite, loss, float("nan"))
@@ -89,6 +92,20 @@ def apply(optimizer, rules: list[Callable], loss, gradients):
     optimizer.apply([rule(gradient, scale) for rule, gradient in zip(rules, spoiled, strict=True)])
     optimizer.iterations.assign_add(tf.cast(overflow, optimizer.iterations.dtype))
     return tf.where(overflow & (scale <= 1.0), float("nan"), loss)
+
+
+def _all_finite(gradients):
+    """Whether all numbers of all gradients are, those of None left out; bool, a scalar."""
+    gradients = [gradient for gradient in gradients if gradient is not None]
+    small = [tf.reshape(gradient, (-1,)) for gradient in gradients if _is_small(gradient)]
+    large = [gradient for gradient in gradients if not _is_small(gradient)]
+    # The hundreds of small ones in a row: an operation on each takes longer than its numbers do.
+    return tf.math.is_finite(tf.linalg.global_norm(large + ([tf.concat(small, 0)] if small else [])))
+
+
+def _is_small(gradient) -> bool:
+    count = gradient.shape.num_elements()
+    return count is not None and count <= _SMALL
 
 
 def _over_replicas(value):

@@ -136,13 +136,15 @@ class Momentum(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         accumulator = self.accumulators[self._get_variable_index(variable)]
-        if _is_plain(variable) and _is_plain(accumulator):
+        # Keras hands out variables of TensorFlow, and keeps its own.
+        plain = [_plain(variable), _plain(accumulator)]
+        if all(one is not None for one in plain):
             import tensorflow as tf
 
             # The same in one operation: a network has hundreds of small variables.
             tf.raw_ops.ResourceApplyMomentum(
-                var=variable.value.handle,
-                accum=accumulator.value.handle,
+                var=plain[0].handle,
+                accum=plain[1].handle,
                 lr=ops.cast(learning_rate, variable.dtype),
                 grad=ops.cast(gradient, variable.dtype),
                 momentum=ops.cast(self.momentum, variable.dtype),
@@ -156,14 +158,15 @@ class Momentum(keras.optimizers.Optimizer):
         return super().get_config() | {"momentum": self.momentum}
 
 
-def _is_plain(variable) -> bool:
-    """Whether it is one TensorFlow variable, not one for each of several devices."""
+def _plain(variable):
+    """The one TensorFlow variable that a variable is; None for any other, as one for each of several devices."""
     if keras.backend.backend() != "tensorflow":
-        return False
+        return None
     import tensorflow as tf
 
-    value = variable.value
-    return isinstance(value, tf.Variable) and not isinstance(value, tf.distribute.DistributedValues)
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    plain = isinstance(value, tf.Variable) and not isinstance(value, tf.distribute.DistributedValues)
+    return value if plain else None
 
 
 def from_config(config: TrainConfig) -> keras.optimizers.Optimizer:

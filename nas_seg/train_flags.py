@@ -26,9 +26,9 @@ _DEFINE = {
     tuple[int, int]: flags.DEFINE_multi_string,
     tuple[float, ...]: flags.DEFINE_multi_string,
 }
-# In place of numbers: the weights that the labels of train_split give.
-AUTO = "auto"
-_MORE = {"label_weights": f"; {AUTO}: median frequency over train_split"}
+# In place of numbers: the weights that the labels of train_split give, to this power.
+_COUNTED = {"auto": 1.0, "sqrt": 0.5}
+_MORE = {"label_weights": "; auto: median frequency over train_split; sqrt: its square root"}
 
 
 def define() -> None:
@@ -45,17 +45,17 @@ def define() -> None:
 def read() -> TrainConfig:
     """The configuration that the parsed flags say; InputError names the flag that is wrong.
 
-    With --label_weights=auto the labels of --dataset_dir are counted.
+    With --label_weights=auto or sqrt the labels of --dataset_dir are counted.
     """
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(TrainConfig)}
     values["train_crop_size"] = app.height_width("train_crop_size", _last_pair(values["train_crop_size"]))
-    auto = values["label_weights"] == [AUTO]
-    values["label_weights"] = () if auto else numbers("label_weights")
+    word = ",".join(values["label_weights"] or ())
+    values["label_weights"] = () if word in _COUNTED else numbers("label_weights")
     try:
         config = TrainConfig(**values)
     except InputError as error:
         raise InputError(f"--{error}") from None
-    return dataclasses.replace(config, label_weights=_counted(config.train_split)) if auto else config
+    return dataclasses.replace(config, label_weights=_counted(word, config.train_split)) if word in _COUNTED else config
 
 
 def _last_pair(words: Sequence[str]) -> Sequence[str]:
@@ -72,10 +72,11 @@ def numbers(name: str) -> tuple[float, ...]:
         raise InputError(f"--{name}: expected numbers, received {','.join(words)}") from None
 
 
-def _counted(split: str) -> tuple[float, ...]:
+def _counted(word: str, split: str) -> tuple[float, ...]:
     if not flags.FLAGS["dataset_dir"].value:
-        raise InputError(f"--label_weights={AUTO}: expected --dataset_dir beside it")
+        raise InputError(f"--label_weights={word}: expected --dataset_dir beside it")
     app.import_tensorflow()
     from nas_seg import label_weights
 
-    return label_weights.median_frequency(flags.FLAGS["dataset_dir"].value, split)
+    weights = label_weights.median_frequency(flags.FLAGS["dataset_dir"].value, split)
+    return tuple(weight ** _COUNTED[word] for weight in weights)

@@ -1,6 +1,8 @@
 """Networks that start from a checkpoint of other classes, weights from the labels, and folders of older runs."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -101,6 +103,21 @@ def test_weights_from_the_labels_are_the_median_frequency_counted_by_hand(record
     np.testing.assert_allclose(label_weights.median_frequency(records, "train"), expected, rtol=1e-12)
     with pytest.raises(InputError, match="unknown split 'trian'"):
         label_weights.median_frequency(records, "trian")
+
+
+@pytest.mark.parametrize(("word", "power"), [("auto", 1.0), ("sqrt", 0.5)])
+def test_weights_are_counted_for_a_word_in_place_of_numbers(records, word, power):
+    script = (
+        "from absl import app, flags; from nas_seg import train_flags; train_flags.define();"
+        "flags.DEFINE_string('dataset_dir', None, '');"
+        "app.run(lambda _: print('WEIGHTS', *train_flags.read().label_weights))"
+    )
+    command = [sys.executable, "-c", script, f"--dataset_dir={records}", f"--label_weights={word}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("WEIGHTS")]
+    expected = np.array(label_weights.median_frequency(records, "train")) ** power
+    np.testing.assert_allclose([float(word) for word in line.split()[1:]], expected, rtol=1e-12)
+    assert len(set(expected)) > 2
 
 
 def test_without_upsampled_logits_the_loss_is_that_of_the_networks_own_size():

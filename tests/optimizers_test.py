@@ -4,6 +4,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from nas_seg import optimizers
 from nas_seg.train_config import TrainConfig
@@ -37,6 +38,24 @@ def test_momentum_is_tensorflow_1s_under_a_falling_rate():
     for gradient in gradients:
         sgd.apply([keras.ops.convert_to_tensor([gradient])], [other])
     assert abs(other.numpy()[0] - weight) > 0.1
+
+
+def test_a_traced_step_of_momentum_is_one_operation_a_variable():
+    variables = [keras.Variable([3.0, 1.0]), keras.Variable([[2.0]])]
+    optimizer = optimizers.Momentum(0.5)
+    optimizer.build(variables)
+
+    @tf.function
+    def step(*gradients):
+        optimizer.apply(gradients)
+
+    gradients = [tf.constant([1.0, -2.0]), tf.constant([[4.0]])]
+    kinds = [operation.type for operation in step.get_concrete_function(*gradients).graph.get_operations()]
+    assert kinds.count("ResourceApplyMomentum") == 2 and kinds.count("AssignSubVariableOp") == 0
+    step(*gradients)
+    step(*gradients)
+    # 0.5 of the gradient, then 0.5 of 1.9 gradients.
+    np.testing.assert_allclose(variables[0].numpy(), [3.0 - 1.45, 1.0 + 2.9], rtol=1e-6)
 
 
 @pytest.mark.parametrize("policy", sorted(optimizers.POLICIES))

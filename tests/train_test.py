@@ -12,7 +12,7 @@ import tensorflow as tf
 import training
 
 import nas_seg
-from nas_seg import losses, train
+from nas_seg import gradients, losses, train
 from nas_seg.core.backbones import BackboneConfig
 from nas_seg.core.encoder_decoder import loss_model
 from nas_seg.deeplab.network import DeepLabConfig
@@ -238,6 +238,15 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_saves_nothing_of_it(tmp
         train.fit(training.tiny_model(), broken, config(), tmp_path, ignore_label=training.IGNORE)
     assert runs.read_metrics(tmp_path)[-1]["step"] == 8
     assert tf.train.latest_checkpoint(str(tmp_path / "ckpt")).endswith("step-6")
+
+
+@pytest.mark.parametrize("place", ["small", "large", None])
+def test_one_number_of_one_gradient_that_is_not_finite_is_noticed(place):
+    """Of a gradient that is looked at together with others, and of one that is looked at alone."""
+    values = {"small": np.ones(3, np.float32), "large": np.ones((200, 100), np.float32)}
+    if place:
+        values[place].flat[-1] = np.inf
+    assert bool(gradients._all_finite([None, *map(tf.constant, values.values())])) == (place is None)
 
 
 def test_a_label_out_of_range_is_an_input_error(tmp_path):

@@ -131,9 +131,12 @@ class ProjectedMaxPool(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         outputs = self.projection(inputs, training=training)
-        # At stride 1 SAME pads both sides alike, and without the infinities that a quantised network has no room for.
-        pooled = ops.max_pool(outputs, 3, 1, "same")
-        return pooled if self.strides == 1 else pooled[:, :: self.strides, :: self.strides]
+        # SAME pads both sides alike at stride 1 and, for stride 2, on odd sizes, and without the infinities that a
+        # quantised network has no room for. Elsewhere the maxima of all positions are thinned out.
+        odd = all(size is not None and size % 2 for size in outputs.shape[1:3])
+        if self.strides == 1 or (self.strides == 2 and odd):
+            return ops.max_pool(outputs, 3, self.strides, "same")
+        return ops.max_pool(outputs, 3, 1, "same")[:, :: self.strides, :: self.strides]
 
     def compute_output_shape(self, input_shape):
         return (*strided_shape(input_shape, self.strides)[:3], self.filters)

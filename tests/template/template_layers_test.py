@@ -108,6 +108,21 @@ def test_a_weighted_sum_starts_as_a_sum_and_weighs_each_channel():
     assert all(v.dtype == "float32" for v in half.weights)
 
 
+@pytest.mark.parametrize("strides", [1, 2, 4])
+@pytest.mark.parametrize("size", [(9, 13), (8, 13), (8, 12), (1, 2)])
+def test_pooled_maxima_do_not_depend_on_whether_the_size_is_known(size, strides):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    layer = ProjectedMaxPool(4, strides)
+    known, unknown = keras.Input((*size, 3)), keras.Input((None, None, 3))
+    outputs = keras.Model(known, layer(known))(x)
+    np.testing.assert_array_equal(outputs, keras.Model(unknown, layer(unknown))(x))
+    # One row and one column of minus infinity around the map, and every window's maximum by hand.
+    border = np.pad(layer.projection(x), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    places = [range(0, extent, strides) for extent in size]
+    maxima = [[border[:, i : i + 3, j : j + 3].max((1, 2)) for j in places[1]] for i in places[0]]
+    np.testing.assert_array_equal(outputs, np.moveaxis(np.array(maxima), 2, 0))
+
+
 def test_a_rate_that_the_stride_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="Expected a rate that is a multiple of the strides. Received: rate=3"):
         RepeatedSeparableConv(4, 3, (2,), rate=3)
