@@ -8,7 +8,8 @@ python tools/benchmark.py --supernet --crop_size=129,129 --batch_size=2 --json=s
 
 --proxy: the proxy task of a search. A step of ASPP and of the published cell in float32 and in mixed_bfloat16; a trial
 from cached features, with the frozen backbone in each step, and end to end; a search by one and by two processes.
---model: networks of the zoo, the labels of pictures or, with --training, a training step.
+--model: networks of the zoo, the labels of pictures or, with --training, a training step; then --peer_python names an
+environment with torch, whose steps of the same template networks are timed in turns with them.
 --supernet: a step of the weights and one of alpha and beta of Auto-DeepLab's supernet.
 --latency: networks of --preset, or the trained one of --run_dir, in every format of --formats: median, p95, memory of a
 process that runs this file alone. --peer_python names an environment with torch and torchvision to compare with.
@@ -48,7 +49,10 @@ flags.DEFINE_integer("num_classes", None, "Of the networks: 21; of the supernet:
 flags.DEFINE_boolean("latency", False, "Time the networks of --preset, or of --run_dir, in every format of --formats.")
 flags.DEFINE_list("formats", None, "Of tools/export_model.py (default: all whose packages are installed).")
 flags.DEFINE_string(
-    "peer_python", None, "With --latency: a Python with torch and torchvision, to time its DeepLabv3, too."
+    "peer_python",
+    None,
+    "With --latency: a Python with torch and torchvision, to time its DeepLabv3, too; with --model --training: "
+    "one with torch, to time steps of template networks.",
 )
 flags.DEFINE_boolean("supernet", False, "Time the steps of Auto-DeepLab's supernet.")
 flags.DEFINE_list("crop_size", ["129", "129"], "height,width of the supernet's pictures.")
@@ -120,9 +124,13 @@ def _time_models() -> dict[str, Any]:
     from nas_seg.benchmark import model, tables
 
     _check_presets(FLAGS.preset)
-    rows = model.time_models(
-        FLAGS.preset, FLAGS.num_classes or 21, size, FLAGS.repetitions, FLAGS.batch_size or 1, FLAGS.training
-    )
+    num_classes, batch_size = FLAGS.num_classes or 21, FLAGS.batch_size or 1
+    try:
+        rows = model.time_models(
+            FLAGS.preset, num_classes, size, FLAGS.repetitions, batch_size, FLAGS.training, FLAGS.peer_python
+        )
+    except InputError as error:
+        raise InputError(f"--{error}" if str(error).startswith("peer_python") else str(error)) from None
     tables.show_models(rows)
     return {"models": tables.to_json(rows)}
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from rich.table import Table
 
-import nas_seg
 from nas_seg import export_formats, sample_pictures
+from nas_seg.benchmark.children import answering
 from nas_seg.benchmark.network_process import PEERS
 from nas_seg.benchmark.timing import GEMM, GEMM_FLOPS, Timing, time_in_turns
 from nas_seg.utils.console import console
@@ -32,7 +30,6 @@ from nas_seg.utils.flops import count_madds
 
 # What quantised arithmetic costs does not depend on the ranges that a calibration finds.
 _CALIBRATION = 2
-_PACKAGE_FOLDER = pathlib.Path(nas_seg.__file__).parent.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +144,7 @@ def _time(
     """Rows of the processes (Python, what, path), in turns with one another and the matrix product."""
     with contextlib.ExitStack() as stack:
         # One after the other: the first picture of each has the machine for itself.
-        tellers = {one: stack.enter_context(_process(*command, size)) for one, command in commands.items()}
+        tellers = {one: stack.enter_context(answering(*command, size)) for one, command in commands.items()}
         told = {one: [teller()] for one, teller in tellers.items()}
         actions = {one: lambda one=one: told[one].append(tellers[one]()) for one in commands}
         gemm = time_in_turns(actions, repetitions)[GEMM]
@@ -169,40 +166,6 @@ def _time(
         )
         rows.append(row)
     return rows
-
-
-@contextlib.contextmanager
-def _process(python: str, what: str, path: str, size: tuple[int, int]) -> Iterator[Callable[[], dict[str, Any]]]:
-    """A function that returns what a process says of its next picture; RuntimeError with its last words if it ends."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_PACKAGE_FOLDER), os.environ.get("PYTHONPATH", "")])}
-    command = [python, "-m", "nas_seg.benchmark.network_process", what, path, *map(str, size)]
-    with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
-        asked = False
-
-        def next_picture():
-            nonlocal asked
-            # The first picture is labelled unasked.
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.write("\n" if asked else "")
-                child.stdin.flush()
-            asked = True
-            line = child.stdout.readline()
-            if not line:
-                errors.seek(0)
-                words = errors.read().strip().splitlines() or ["it ended"]
-                raise RuntimeError(f"{what}: {words[-1]}")
-            return json.loads(line)
-
-        try:
-            yield next_picture
-        finally:
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.close()
-            child.wait()
-            child.stdout.close()
 
 
 def show(rows: Iterable[LatencyRow]) -> None:

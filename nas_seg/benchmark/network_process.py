@@ -1,10 +1,11 @@
-"""One network in a process of its own, which labels a picture whenever it is told to: a child of `latency`.
+"""One network in a process of its own, which labels a picture or makes a training step whenever it is told to.
 
 python -m nas_seg.benchmark.network_process WHAT PATH HEIGHT WIDTH
 
-WHAT is a format of `nas_seg.export_formats`, or a row of `PEERS`, which has no PATH. The process writes a line of JSON
-when it has labelled its first picture, and one for every line that it reads; it ends with its input. Nothing but the
-run time of its one file is imported, so that the memory it holds is that file's.
+WHAT is a format of `nas_seg.export_formats`, a row of `PEERS`, which has no PATH, or one of `STEPS`, whose PATH is
+GENOTYPE:CLASSES:BATCH. The process writes a line of JSON when it has done so for the first time, and one for every line
+that it reads; it ends with its input. Nothing but the run time of its one network is imported, so that the memory it
+holds is that network's. Parents: `latency`, `model`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ def main(what: str, path: str, height: str, width: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     # What a library prints is no answer.
     os.dup2(2, 1)
-    run, facts = PEERS[what]() if what in PEERS else _load(what, path)
-    image = np.random.default_rng(0).integers(0, 256, (int(height), int(width), 3), np.uint8)
+    size = int(height), int(width)
+    if what in STEPS:
+        run, facts = _torch_step(path, size, STEPS[what])
+    else:
+        run, facts = PEERS[what]() if what in PEERS else _load(what, path)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     _answer(answers, run, image, facts)
     for _ in sys.stdin:
         _answer(answers, run, image, {})
@@ -76,6 +81,22 @@ def _torch_mobilenet_v3() -> tuple[Run, dict[str, Any]]:
     return run, facts
 
 
+def _torch_step(path: str, size: tuple[int, int], memory_format: str) -> tuple[Run, dict[str, Any]]:
+    """A training step of a published template network; the picture has no part in it."""
+    import torch
+
+    from nas_seg.benchmark import torch_template
+    from nas_seg.template.genotype import published
+
+    torch.set_num_threads(os.cpu_count())
+    name, *numbers = path.split(":")
+    num_classes, batch_size = map(int, numbers)
+    step = torch_template.training_step(published(name), num_classes, size, batch_size, getattr(torch, memory_format))
+    return lambda _: step(), {"run_by": f"torch {torch.__version__}"}
+
+
+# The layouts of a map in PyTorch: the default, and the one that TensorFlow has.
+STEPS = {"PyTorch": "contiguous_format", "PyTorch, channels last": "channels_last"}
 PEERS: dict[str, Callable[[], tuple[Run, dict[str, Any]]]] = {"torchvision_deeplabv3_mobilenet_v3": _torch_mobilenet_v3}
 
 
