@@ -270,7 +270,7 @@ def suggestions(report: Report, descriptor: DatasetDescriptor) -> list[str]:
         )
         lines.append(
             f"--label_weights={','.join(f'{weight:.4g}' for weight in weights)}  (median frequency, if rare classes "
-            "are to count more)"
+            "are to count more; --label_weights=sqrt, its square root, is milder)"
         )
     return lines
 
