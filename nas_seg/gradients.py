@@ -11,6 +11,15 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from nas_seg.core import conv
+from nas_seg.core.encoder_decoder import LOGITS
+from nas_seg.train_config import TrainConfig
+from nas_seg.utils.errors import InputError
+
+# The layer whose variables are no "last layers".
+BACKBONE = "backbone"
+# DeepLab doubles the gradients of biases (utils/train_utils.py, get_model_gradient_multipliers).
+_BIAS_MULTIPLIER = 2.0
 # Numbers of a gradient that is looked at together with others.
 _SMALL = 1 << 14
 
@@ -72,6 +81,38 @@ def in_parts(costs_of: Callable, optimizer, variables, parts: int, outputs: int,
         return loss, gradients
 
     return add_part, gradients_of
+
+
+def rules(model, config: TrainConfig, replicas: int) -> list[Callable]:
+    """For each trainable variable, what its gradient becomes before the optimizer: what `apply` takes.
+
+    The decay is part of the loss in DeepLab, 0.5 * weight_decay * sum(kernel ** 2), so it comes before the
+    multipliers. The optimizer sums over the replicas, of which each adds its share of the decay. A rule is told by what
+    factor the gradients are scaled up.
+    """
+    backbone = {id(v) for layer in model.layers if layer.name == BACKBONE for v in layer.variables}
+    if config.last_layer_gradient_multiplier != 1.0 and not backbone:
+        raise InputError(f"last_layer_gradient_multiplier: expected a model with a layer named {BACKBONE!r}")
+    decayed = {id(v) for v in conv.regularized_kernels(model)}
+    if config.last_layers_contain_logits_only:
+        last = {id(v) for layer in model.layers if layer.name == LOGITS for v in layer.variables}
+    else:
+        last = {id(v) for v in model.variables} - backbone
+
+    def rule(variable):
+        decay = config.weight_decay / replicas if id(variable) in decayed else 0.0
+        factor = config.last_layer_gradient_multiplier if id(variable) in last else 1.0
+        factor *= _BIAS_MULTIPLIER if variable.name == "bias" else 1.0
+
+        def change(gradient, scale=1.0):
+            if gradient is None:
+                return None
+            gradient = gradient + decay * scale * variable.value if decay else gradient
+            return gradient if factor == 1.0 else factor * gradient
+
+        return change
+
+    return [rule(variable) for variable in model.trainable_variables]
 
 
 def apply(optimizer, rules: list[Callable], loss, gradients):

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from nas_seg import common, gradients, losses, optimizers
 from nas_seg.core import conv
-from nas_seg.core.encoder_decoder import LOGITS, loss_model
+from nas_seg.core.encoder_decoder import loss_model
 from nas_seg.core.native_logits import corner_rules, native_logits
 from nas_seg.train_config import TrainConfig
 from nas_seg.utils import distribute, runs, scalars
@@ -36,10 +36,6 @@ from nas_seg.utils.progress import progress
 
 __all__ = ["Diverged", "LabelOutOfRange", "TrainConfig", "fit"]
 
-# The layer whose variables are no "last layers".
-BACKBONE = "backbone"
-# DeepLab doubles the gradients of biases (utils/train_utils.py, get_model_gradient_multipliers).
-_BIAS_MULTIPLIER = 2.0
 # Numbers of so small a range that gradients are scaled up before they are rounded to them.
 _SCALED = "mixed_float16"
 
@@ -210,7 +206,7 @@ def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, stra
         return sums
 
     variables, parts = model.trainable_variables, config.micro_batches
-    rules = _gradient_rules(model, config, strategy.num_replicas_in_sync)
+    rules = gradients.rules(model, config, strategy.num_replicas_in_sync)
     if parts == 1:
         gradients_of = gradients.at_once(costs_of, optimizer, variables)
     else:
@@ -241,38 +237,6 @@ def compile_steps(model, optimizer, config: TrainConfig, ignore_label: int, stra
         return total / tf.cast(count, tf.float32), bad_step, stray
 
     return train_steps
-
-
-def _gradient_rules(model, config, replicas: int) -> list[Callable]:
-    """For each trainable variable, what its gradient becomes before the optimizer.
-
-    The decay is part of the loss in DeepLab, 0.5 * weight_decay * sum(kernel ** 2), so it comes before the
-    multipliers. The optimizer sums over the replicas, of which each adds its share of the decay. A rule is told by what
-    factor the gradients are scaled up.
-    """
-    backbone = {id(v) for layer in model.layers if layer.name == BACKBONE for v in layer.variables}
-    if config.last_layer_gradient_multiplier != 1.0 and not backbone:
-        raise InputError(f"last_layer_gradient_multiplier: expected a model with a layer named {BACKBONE!r}")
-    decayed = {id(v) for v in conv.regularized_kernels(model)}
-    if config.last_layers_contain_logits_only:
-        last = {id(v) for layer in model.layers if layer.name == LOGITS for v in layer.variables}
-    else:
-        last = {id(v) for v in model.variables} - backbone
-
-    def rule(variable):
-        decay = config.weight_decay / replicas if id(variable) in decayed else 0.0
-        factor = config.last_layer_gradient_multiplier if id(variable) in last else 1.0
-        factor *= _BIAS_MULTIPLIER if variable.name == "bias" else 1.0
-
-        def change(gradient, scale=1.0):
-            if gradient is None:
-                return None
-            gradient = gradient + decay * scale * variable.value if decay else gradient
-            return gradient if factor == 1.0 else factor * gradient
-
-        return change
-
-    return [rule(variable) for variable in model.trainable_variables]
 
 
 def _check_shares(config: TrainConfig, replicas: int) -> None:
