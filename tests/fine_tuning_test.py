@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from case import recipe_value
 
-from nas_seg import common, convert, initial_checkpoint, label_weights, losses, optimizers, pipeline, train
+from nas_seg import common, convert, gradients, initial_checkpoint, label_weights, losses, optimizers, pipeline, train
 from nas_seg import model as model_lib
 from nas_seg.core import conv
 from nas_seg.core.backbones import BackboneConfig
@@ -152,7 +152,7 @@ def test_the_gradient_multiplier_is_of_the_same_last_layers(logits_only):
     model = model_lib.build(config)
     settings = _with(last_layer_gradient_multiplier=10.0, last_layers_contain_logits_only=logits_only, weight_decay=0.0)
     names = {id(variable): name for name, variable in model_lib.tf1_names(model, config).items()}
-    for variable, rule in zip(model.trainable_variables, train._gradient_rules(model, settings, 1), strict=True):
+    for variable, rule in zip(model.trainable_variables, gradients.rules(model, settings, 1), strict=True):
         name = names[id(variable)]
         last = 10.0 if initial_checkpoint.is_last_layer(name, logits_only) else 1.0
         # DeepLab doubles those of biases.
