@@ -58,7 +58,8 @@ def fit(run_dir, seed=0):
 def test_a_stopped_training_has_its_code_and_goes_on_and_a_second_one_in_its_folder_is_refused(tmp_path):
     run_dir, reached = tmp_path / "run", 0
     for number, code in SIGNALS.items():
-        process = start(FAULTS / "training_worker.py", run_dir, STEPS, 0.2)
+        # A minute in all: a busy machine must find it still training after the refusal below.
+        process = start(FAULTS / "training_worker.py", run_dir, STEPS, 1.0)
         try:
             wait_until(lambda before=reached: last_checkpoint(run_dir) > before, process)
             with pytest.raises(InputError, match="run: another process is training in this folder"):
