@@ -203,10 +203,10 @@ def estimate(score: float, metrics: Iterable[Mapping[str, float]]) -> float | No
     """The reward of a network that is rejected with this score of the first stage.
 
     It is the score and what the second stage added on average to those that went through both, so that all rewards of
-    a study are on the scale of the second stage. None where no trial tells.
+    a study are on the scale of the second stage, and like them within 0 and 1. None where no trial tells.
     """
     gains = [one[STAGE1] - one[STAGE0] for one in metrics if STAGE0 in one and STAGE1 in one]
-    return score + statistics.fmean(gains) if gains else None
+    return float(np.clip(score + statistics.fmean(gains), 0, 1)) if gains else None
 
 
 def _judge(scored: Callable[[], Scored] | None, genotype: TemplateGenotype, seed: int) -> Callable:

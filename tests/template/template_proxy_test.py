@@ -118,6 +118,12 @@ def test_a_network_that_does_worse_than_others_did_is_spared_the_second_stage_an
     assert alone["rejected"] == 0 and alone["reward"] == alone[STAGE1]
 
 
+@pytest.mark.parametrize(("score", "gain", "reward"), [(0.2, 0.3, 0.5), (0.2, -0.3, 0.0), (0.8, 0.3, 1.0)])
+def test_an_estimated_reward_is_the_score_and_the_mean_gain_of_others_within_0_and_1(score, gain, reward):
+    history = [{STAGE0: 0.5, STAGE1: 0.5 + gain + 0.1}, {STAGE0: 0.4}, {STAGE0: 0.5, STAGE1: 0.5 + gain - 0.1}]
+    assert proxy.estimate(score, history) == pytest.approx(reward)
+
+
 def test_the_reward_is_the_cube_root_of_three_scores_from_which_absent_classes_are_left_out():
     matrix = ConfusionMatrix(4, 255)
     # Of classes 0 and 1 alone, but 2 is predicted once; 3 is nowhere.
