@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from nas_seg import network_flags, train_flags
+from nas_seg import list_flags, network_flags
 from nas_seg.inference_config import InferenceConfig
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
@@ -58,14 +58,14 @@ def define(checkpoint_flag: str, crop_flag: str, scales_flag: str, **defaults: A
         checkpoint_flag, None, "Run folder, or prefix or folder of a TF1 checkpoint, which the flags describe."
     )
     flags.DEFINE_enum("weights", runs.BEST, (runs.BEST, runs.LAST), "Weights of the run.")
-    flags.DEFINE_multi_string(scales_flag, ["1.0"], "Scales of the picture whose probabilities are averaged.")
+    list_flags.define(scales_flag, (1.0,), "Scales of the picture whose probabilities are averaged.")
     flags.DEFINE_boolean("add_flipped_images", False, "Average over the mirrored picture, too, at every scale.")
     flags.DEFINE_boolean(
         "prediction_with_upsampled_logits",
         True,
         "Pick classes at the picture's size; off: at the network's own, enlarged.",
     )
-    network_flags.define_integers(
+    list_flags.define(
         crop_flag,
         (),
         "height,width that pictures are padded to before they are scaled (default: each to what suits it).",
@@ -79,9 +79,9 @@ def read_inference(crop_flag: str, scales_flag: str) -> InferenceConfig:
     """How the flags say that a network looks; InputError names the flag that is wrong."""
     try:
         return InferenceConfig(
-            eval_scales=train_flags.numbers(scales_flag),
+            eval_scales=list_flags.read(scales_flag, float),
             add_flipped_images=flags.FLAGS.add_flipped_images,
-            crop_size=network_flags.integers(crop_flag, 2) or None,
+            crop_size=list_flags.read(crop_flag, int, 2) or None,
             size_range=SizeRange(**{name: flags.FLAGS[name].value for name in _RANGE}),
             prediction_with_upsampled_logits=flags.FLAGS.prediction_with_upsampled_logits,
         )
@@ -209,7 +209,7 @@ def _overridden(network):
                 # The same distances in the picture: a finer map has larger rates.
                 changes["atrous_rates"] = tuple(max(1, rate * backbone.output_stride // stride) for rate in rates)
         if flags.FLAGS["atrous_rates"].present:
-            changes["atrous_rates"] = network_flags.integers("atrous_rates")
+            changes["atrous_rates"] = list_flags.read("atrous_rates", int)
             if len(changes["atrous_rates"]) != len(rates):
                 raise InputError(f"atrous_rates: expected {len(rates)} rates as the run's {list(rates)}")
         return dataclasses.replace(network, **changes)

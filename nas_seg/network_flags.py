@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from nas_seg import list_flags
 from nas_seg.utils.errors import InputError, unknown
 
 # The flags belong to the tool that calls, whose --help shows them.
@@ -109,27 +110,10 @@ def define(**defaults: Any) -> None:
     for name, default, text in _FLAGS:
         default = defaults.get(name, default)
         if isinstance(default, tuple):
-            define_integers(name, default, text)
+            list_flags.define(name, default, text)
         else:
             _DEFINE[type(default)](name, default, text)
-    flags.DEFINE_multi_float("image_pyramid", None, "Scales of the image whose logits are merged (default: 1).")
-
-
-def define_integers(name: str, default: tuple[int, ...], text: str) -> None:
-    """A flag of whole numbers that is read by `integers`."""
-    flags.DEFINE_multi_string(name, [str(number) for number in default] or None, text)
-
-
-def integers(name: str, count: int | None = None) -> tuple[int, ...]:
-    """What a flag of `define_integers` says; InputError unless it is whole numbers, `count` of them if any."""
-    words = [word for value in flags.FLAGS[name].value or () for word in value.split(",")]
-    try:
-        numbers = tuple(int(word) for word in words)
-    except ValueError:
-        raise InputError(f"--{name}: expected whole numbers, received {','.join(words)}") from None
-    if count is not None and len(numbers) not in (0, count):
-        raise InputError(f"--{name}: expected {count} numbers, received {','.join(words)}")
-    return numbers
+    list_flags.define("image_pyramid", (), "Scales of the image whose logits are merged (default: 1).")
 
 
 def typed() -> list[str]:
@@ -177,7 +161,7 @@ def _typed_value(name: str) -> Any:
     if name == "image_pyramid":
         return _pyramid()
     several = any(name == own and isinstance(default, tuple) for own, default, _ in _FLAGS)
-    return integers(name) if several else _value(name)
+    return list_flags.read(name, int) if several else _value(name)
 
 
 def read():
@@ -211,7 +195,7 @@ def _read():
     common = {
         "backbone": backbone,
         "decoder": _decoder(),
-        "pooling_crop_size": integers("image_pooling_crop_size", 2) or None,
+        "pooling_crop_size": list_flags.read("image_pooling_crop_size", int, 2) or None,
         "image_pyramid": _pyramid(),
         "merge_method": _value("merge_method"),
     }
@@ -231,7 +215,7 @@ def _backbone():
         output_stride=_value("output_stride"),
         depth_multiplier=_value("depth_multiplier"),
         divisible_by=_value("divisible_by"),
-        multi_grid=integers("multi_grid") or None,
+        multi_grid=list_flags.read("multi_grid", int) or None,
         use_bounded_activation=_value("use_bounded_activation"),
     )
 
@@ -267,7 +251,7 @@ def _expect_defaults(*names: str) -> None:
 def _dpc(family: type, common: dict[str, Any]):
     from nas_seg.dpc.genotype import DPCGenotype
 
-    rates = integers("atrous_rates")
+    rates = list_flags.read("atrous_rates", int)
     if rates:
         received = ",".join(map(str, rates))
         raise InputError(f"--atrous_rates: expected none with --dense_prediction_cell_json, received {received}")
@@ -286,7 +270,7 @@ def _dpc(family: type, common: dict[str, Any]):
 
 
 def _deeplab(family: type, common: dict[str, Any]):
-    rates = integers("atrous_rates")
+    rates = list_flags.read("atrous_rates", int)
     head = "aspp" if _value("aspp_with_batch_norm") else "deeplab_v2" if rates else "none"
     gate = "quantized_sigmoid" if _value("image_se_uses_qsigmoid") else "sigmoid"
     return family(
@@ -295,7 +279,7 @@ def _deeplab(family: type, common: dict[str, Any]):
         add_image_level_feature=_value("add_image_level_feature"),
         aspp_with_separable_conv=_value("aspp_with_separable_conv"),
         filters=_value("aspp_convs_filters"),
-        image_pooling_stride=integers("image_pooling_stride", 2),
+        image_pooling_stride=list_flags.read("image_pooling_stride", int, 2),
         aspp_with_concat_projection=_value("aspp_with_concat_projection"),
         squeeze_and_excitation=gate if _value("aspp_with_squeeze_and_excitation") else None,
         logits_kernel_size=_value("logits_kernel_size"),
@@ -306,7 +290,7 @@ def _deeplab(family: type, common: dict[str, Any]):
 def _decoder():
     from nas_seg.core.decoder import DecoderConfig
 
-    strides = integers("decoder_output_stride")
+    strides = list_flags.read("decoder_output_stride", int)
     if not strides:
         return None
     return DecoderConfig(
@@ -319,7 +303,7 @@ def _decoder():
 
 
 def _pyramid() -> tuple[float, ...]:
-    scales = tuple(_value("image_pyramid") or ())
+    scales = list_flags.read("image_pyramid", float)
     return () if scales == (1.0,) else scales
 
 

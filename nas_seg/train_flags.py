@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from nas_seg import list_flags
 from nas_seg.train_config import TrainConfig
 from nas_seg.utils import app
 from nas_seg.utils.errors import InputError
@@ -23,8 +24,8 @@ _DEFINE = {
     str | None: flags.DEFINE_string,
     float | None: flags.DEFINE_float,
     int | None: flags.DEFINE_integer,
-    tuple[int, int]: flags.DEFINE_multi_string,
-    tuple[float, ...]: flags.DEFINE_multi_string,
+    tuple[int, int]: list_flags.define,
+    tuple[float, ...]: list_flags.define,
 }
 # In place of numbers: the weights that the labels of train_split give, to this power.
 _COUNTED = {"auto": 1.0, "sqrt": 0.5}
@@ -35,11 +36,8 @@ def define() -> None:
     """Defines a flag for every field of TrainConfig, with its default and its help."""
     kinds = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
-        kind, default = kinds[field.name], field.default
-        if isinstance(default, tuple):
-            default = [str(item) for item in default] or None
         text = field.metadata["help"] + _MORE.get(field.name, "") + "."
-        _DEFINE[kind](field.name, default, text[0].upper() + text[1:])
+        _DEFINE[kinds[field.name]](field.name, field.default, text[0].upper() + text[1:])
 
 
 def read() -> TrainConfig:
@@ -50,7 +48,7 @@ def read() -> TrainConfig:
     values = {field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(TrainConfig)}
     values["train_crop_size"] = app.height_width("train_crop_size", _last_pair(values["train_crop_size"]))
     word = ",".join(values["label_weights"] or ())
-    values["label_weights"] = () if word in _COUNTED else numbers("label_weights")
+    values["label_weights"] = () if word in _COUNTED else list_flags.read("label_weights", float)
     try:
         config = TrainConfig(**values)
     except InputError as error:
@@ -61,15 +59,6 @@ def read() -> TrainConfig:
 def _last_pair(words: Sequence[str]) -> Sequence[str]:
     """One number a flag, as DeepLab had its crops until 2018, or all in one flag, of which the last counts."""
     return words[-1].split(",") if any("," in word for word in words) else words
-
-
-def numbers(name: str) -> tuple[float, ...]:
-    """What a flag of strings says as numbers, given as 0.5,1 or one by one; InputError where it is something else."""
-    words = [word for value in flags.FLAGS[name].value or () for word in value.split(",")]
-    try:
-        return tuple(float(word) for word in words)
-    except ValueError:
-        raise InputError(f"--{name}: expected numbers, received {','.join(words)}") from None
 
 
 def _counted(word: str, split: str) -> tuple[float, ...]:

@@ -83,6 +83,7 @@ _WITHOUT_TENSORFLOW = (
 )
 # These define flags for several tools, when a tool calls them.
 _FOR_SEVERAL_TOOLS = (
+    "nas_seg.list_flags",
     "nas_seg.train_flags",
     "nas_seg.network_flags",
     "nas_seg.search_flags",

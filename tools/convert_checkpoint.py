@@ -16,7 +16,7 @@ import os
 
 from absl import flags
 
-from nas_seg import network_flags
+from nas_seg import list_flags, network_flags
 from nas_seg.utils import app, runs
 from nas_seg.utils.errors import InputError
 
@@ -28,9 +28,7 @@ flags.DEFINE_string("to_tf1", None, "Prefix of a TF1 checkpoint to write from --
 flags.DEFINE_enum("weights", runs.BEST, (runs.BEST, runs.LAST), "Weights of the run that --to_tf1 writes.")
 flags.DEFINE_integer("num_classes", 21, "Of the labels, the background among them.", lower_bound=1)
 flags.DEFINE_boolean("initialize_last_layer", True, "Take over the logits, too; off for other classes.")
-network_flags.define_integers(
-    "crop_size", (513, 513), "height,width of a picture to tell the network's multiply-adds for."
-)
+list_flags.define("crop_size", (513, 513), "height,width of a picture to tell the network's multiply-adds for.")
 network_flags.define()
 
 
@@ -40,7 +38,7 @@ def main() -> None:
         return
     if bool(FLAGS.tf_checkpoint) == bool(FLAGS.run_dir) or not FLAGS.output_dir:
         raise InputError("expected --output_dir and one of --tf_checkpoint and --run_dir")
-    size = network_flags.integers("crop_size", 2)
+    size = list_flags.read("crop_size", int, 2)
     app.import_tensorflow()
     from nas_seg import convert
     from nas_seg.model import ModelConfig

@@ -17,7 +17,7 @@ import os
 
 from absl import flags
 
-from nas_seg import export_formats, inference_flags, network_flags, old_flags
+from nas_seg import export_formats, inference_flags, list_flags, network_flags, old_flags
 from nas_seg.utils import app, runs
 from nas_seg.utils import config as config_lib
 from nas_seg.utils.errors import InputError
@@ -25,7 +25,7 @@ from nas_seg.utils.errors import InputError
 FLAGS = flags.FLAGS
 flags.DEFINE_string("export_path", None, "Folder to write; an export that is there is replaced.")
 flags.DEFINE_list("format", [export_formats.SAVED_MODEL], f"Some of {', '.join(export_formats.FORMATS)}.")
-network_flags.define_integers("export_size", (), "height,width of the pictures, for all formats but saved_model.")
+list_flags.define("export_size", (), "height,width of the pictures, for all formats but saved_model.")
 flags.DEFINE_string("dataset_dir", None, "Records whose pictures are compared and calibrated on (default: the run's).")
 flags.DEFINE_string("calibration_dir", None, "Folder of pictures that tflite_int8 and _int16x8 are calibrated on.")
 flags.DEFINE_integer("calibration_images", 100, "How many of them.", lower_bound=1)
@@ -52,7 +52,7 @@ def main() -> None:
     if not FLAGS.export_path:
         raise InputError("--export_path: expected a folder to write")
     inference = inference_flags.read_inference("crop_size", "inference_scales")
-    size = network_flags.integers("export_size", 2) or None
+    size = list_flags.read("export_size", int, 2) or None
     try:
         export_formats.check(FLAGS.format, size)
     except InputError as error:

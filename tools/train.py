@@ -17,7 +17,7 @@ import os
 
 from absl import flags
 
-from nas_seg import network_flags, old_flags, train_flags
+from nas_seg import list_flags, network_flags, old_flags, train_flags
 from nas_seg.utils import app, runs
 from nas_seg.utils.errors import InputError
 
@@ -117,7 +117,7 @@ def _overrides() -> dict:
             raise InputError(f"--{name}: --{'preset' if FLAGS.preset else 'genotype'} says the network; give either")
     values = {name: FLAGS[name].value for name in typed}
     if "atrous_rates" in values:
-        values["atrous_rates"] = network_flags.integers("atrous_rates")
+        values["atrous_rates"] = list_flags.read("atrous_rates", int)
     return values
 
 
