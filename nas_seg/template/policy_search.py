@@ -219,16 +219,19 @@ class PolicySampler(samplers.SpaceSampler):
         self.config = PolicyConfig(**options)
         self.controller = Controller.of(space, self.config.mode, self.config.hidden)
         self._known: list[tuple[tuple, PolicyState]] = []
+        self._identities: dict[tuple[int, ...], Any] = {}
 
     def propose(self, rng: np.random.Generator, trials: list[FrozenTrial], study: Study) -> Any:
         ended = sorted(trials, key=lambda trial: (trial.datetime_complete, trial.number))
         history = tuple((self._vector(trial), float(trial.values[0])) for trial in ended)
-        scored = {vector for vector, _ in history}
+        # One network may be written in several ways, and the study refuses each of them.
+        scored = [self._identity(vector) for vector, _ in history]
         weights = self.state(history).weights
         for temperature in TEMPERATURES:
             for vector in self.controller.sample(weights, rng, DRAWS, temperature).tolist():
-                if tuple(vector) not in scored:
-                    return self.space.decode(vector)
+                genotype = self.space.decode(vector)
+                if self.space.identity(self.space.to_params(genotype)) not in scored:
+                    return genotype
         return self.space.sample(rng)
 
     def state(self, history: tuple[tuple[tuple[int, ...], float], ...]) -> PolicyState:
@@ -240,6 +243,11 @@ class PolicySampler(samplers.SpaceSampler):
             state = observe(self.controller, self.config, state, *history[i], rng)
             self._known = [*self._known, (history[: i + 1], state)][-_KEPT_STATES:]
         return state
+
+    def _identity(self, vector: tuple[int, ...]) -> Any:
+        if vector not in self._identities:
+            self._identities[vector] = self.space.identity(self.space.to_params(self.space.decode(vector)))
+        return self._identities[vector]
 
     def _vector(self, trial: FrozenTrial) -> tuple[int, ...]:
         names = zip(self.space.names, self.space.labels, strict=True)

@@ -16,6 +16,7 @@ from nas_seg.search.study import open_study
 from nas_seg.template import policy_search
 from nas_seg.template.controller import MODES, Controller
 from nas_seg.template.policy_search import ALGORITHMS, PPO, REINFORCE, PolicyConfig, PolicySampler
+from nas_seg.template.space import TemplateSpace
 from nas_seg.utils.errors import InputError
 
 SPACE = WordSpace()
@@ -164,6 +165,25 @@ def test_policy_that_knows_one_word_alone_goes_on_near_it():
     assert tuple(proposed[0]) == favourite
     # Odds of 160,000 to 1 for a letter are 20 to 1 at a temperature of 4.
     assert 1 <= (proposed[1] != favourite).sum() <= 3
+
+
+def test_policy_proposes_no_network_that_is_scored_in_other_words():
+    space = TemplateSpace(num_templates=2, num_layers=1)
+    sampler = policy_search.make_sampler("policy", space, 0, hidden=HIDDEN)
+    scored = space.encode(space.sample(np.random.default_rng(0)))
+    at = space.names.index
+    unused = 1 - scored[at("l0_template")]
+    # As a policy draws that has settled on the layer; nothing reads the other template.
+    drawn = np.tile(scored, (policy_search.DRAWS, 1))
+    drawn[:, at(f"t{unused}_op1")] = np.arange(policy_search.DRAWS) % 6
+    drawn[-1, at("l0_repeats")] = (scored[at("l0_repeats")] + 1) % 4
+    sampler.controller = types.SimpleNamespace(sample=lambda *_: drawn)
+    sampler.state = lambda _: types.SimpleNamespace(weights=None)
+    trial = types.SimpleNamespace(
+        number=0, datetime_complete=0, params=space.to_params(space.decode(scored)), values=[1.0]
+    )
+    proposed = space.encode(sampler.propose(np.random.default_rng(0), [trial], None))
+    np.testing.assert_array_equal(proposed, drawn[-1])
 
 
 def _propose(sampler, known):
