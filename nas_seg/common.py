@@ -14,6 +14,9 @@ PICTURES = "pictures"
 IMAGE_TENSOR = "ImageTensor"
 SEMANTIC_PREDICTIONS = "SemanticPredictions"
 
+# The largest seed that Keras and NumPy's older generators take.
+MAX_SEED = 2**32 - 1
+
 TRAIN_SPLIT = "train"
 VAL_SPLIT = "val"
 TEST_SPLIT = "test"

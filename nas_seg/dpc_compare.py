@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from nas_seg import spaces
-from nas_seg.common import REWARD
+from nas_seg.common import MAX_SEED, REWARD
 from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.dpc.baselines import BASELINES
 from nas_seg.dpc.genotype import DPCGenotype
@@ -63,6 +63,11 @@ class Comparison:
             raise InputError(f"reference: {unknown('cell', self.reference, self.cells)}")
         if self.num_seeds < 1:
             raise InputError(f"num_seeds: expected at least 1, received {self.num_seeds}")
+        if not 0 <= self.first_seed <= MAX_SEED + 1 - self.num_seeds:
+            raise InputError(
+                f"first_seed: expected 0 to {MAX_SEED + 1 - self.num_seeds}, of the last of {self.num_seeds} seeds, "
+                f"received {self.first_seed}"
+            )
 
     @property
     def seeds(self) -> range:

@@ -35,7 +35,6 @@ class DPCSearch(SpaceSearch):
     output_stride: int | None = flag(None, "16 or 8; at 8 the cells' rates double (default: as --backbone).")
     depth_multiplier: float | None = flag(None, "Of the backbone's channels (default: as --backbone).")
     divisible_by: int | None = flag(None, "Channels are multiples of it (default: as --backbone).")
-    proxy_batch_size: int = flag(8, "Pictures a step of a trial.", 1)
     proxy_learning_rate: float = flag(0.3, "Learning rate at the start of a trial; polynomial decay.")
     proxy_crop_size: tuple[int, int] | None = flag(
         None, "height,width of the window of a picture that a step trains on, k*OS+1 (default: all)."

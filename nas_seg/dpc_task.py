@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 
 import keras
 
@@ -58,15 +57,15 @@ class ProxyTask:
         Raises:
             InputError: where the folder holds caches of other features, or crop and map do not fit.
         """
-        caches = [self.cache(run_dir, backbone, split) for split in (self.train_split, self.val_split)]
+        train = self.cache(run_dir, backbone, self.train_split, self.views)
+        val = self.cache(run_dir, backbone, self.val_split)
         data = read_descriptor(self.dataset_dir)
         facts = (data.num_classes, data.ignore_label, self.backbone.output_stride, self.proxy, data.class_names)
-        return ProxyEvaluator(*caches, *facts), features.conditions(self, backbone)
+        return ProxyEvaluator(train, val, *facts), features.conditions(self, backbone)
 
-    def cache(self, run_dir: str | os.PathLike, backbone: keras.Model, split: str) -> FeatureCache:
-        """The features of a split; those of a split that is not trained on are of whole pictures."""
-        views = self.views if split == self.train_split else 1
-        folder = pathlib.Path(run_dir, "cache", split)
+    def cache(self, run_dir: str | os.PathLike, backbone: keras.Model, split: str, views: int = 1) -> FeatureCache:
+        """The features of a split; with one view they are of whole pictures."""
+        folder = features.cache_folder(run_dir, split, views > 1)
         return features.cache_features(
             folder, self.dataset_dir, split, backbone, self.backbone, self.size, views, self.seed
         )

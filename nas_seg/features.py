@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,17 @@ def conditions(task: Any, backbone: keras.Model) -> dict[str, str]:
         "data": {split: data.split(split).digest for split in (task.train_split, task.val_split)},
     }
     return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
+
+
+def cache_folder(run_dir: str | os.PathLike, split: str, more: bool) -> pathlib.Path:
+    """Of the features of a split in the folder of a search.
+
+    Args:
+        run_dir: of the search.
+        split: name.
+        more: whether they are of more than whole pictures, to train on: then one split may be trained on and scored.
+    """
+    return pathlib.Path(run_dir, "cache", f"{split}-to-train-on" if more else split)
 
 
 def cache_features(

@@ -207,6 +207,8 @@ def fill_backbone(backbone: keras.Model, config: AnyBackbone, weights: str | os.
         config.check_keras(weights)
         config.take_over(backbone, trained)
         return
+    if is_template and isinstance(donor, TemplateEncoder) and donor != config:
+        raise InputError(f"{weights}: expected a run whose encoder is {config.variant!r}, found {donor.variant!r}")
     shapes = [[tuple(v.shape) for v in network.weights] for network in (trained, backbone)]
     if shapes[0] != shapes[1]:
         raise InputError(f"{weights}: expected a run with this backbone, found one of other shapes")

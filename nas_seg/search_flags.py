@@ -26,14 +26,14 @@ _DEFINE = {
 Settings = TypeVar("Settings")
 
 
-def flag(default: Any, text: str, least: float | None = None) -> Any:
-    """A field of a settings class: the default and the help of its flag, and the least number that it takes."""
-    return dataclasses.field(default=default, metadata={"help": text, "least": least})
+def flag(default: Any, text: str, least: float | None = None, most: float | None = None) -> Any:
+    """A field of a settings class: the default and the help of its flag, the least and the largest number it takes."""
+    return dataclasses.field(default=default, metadata={"help": text, "lower_bound": least, "upper_bound": most})
 
 
 def required(text: str) -> Any:
     """A field without which there are no settings."""
-    return dataclasses.field(metadata={"help": text, "least": None})
+    return dataclasses.field(metadata={"help": text})
 
 
 def define(settings: type) -> None:
@@ -42,8 +42,8 @@ def define(settings: type) -> None:
         default = None if field.default is dataclasses.MISSING else field.default
         if isinstance(default, tuple):
             default = list(default)
-        limit = {} if field.metadata["least"] is None else {"lower_bound": field.metadata["least"]}
-        _DEFINE[kind](field.name, default, field.metadata["help"], **limit)
+        limits = {name: value for name, value in field.metadata.items() if name != "help" and value is not None}
+        _DEFINE[kind](field.name, default, field.metadata["help"], **limits)
 
 
 def read(settings: type[Settings]) -> Settings:

@@ -1,7 +1,8 @@
 """A search on a data set by trials, of any family: its settings, its run folder, its processes.
 
 RUN/config.json       what the scores depend on, and the latest way of proposing; written first
-RUN/cache/SPLIT/      feature maps of the pretrained backbone
+RUN/cache/SPLIT/      feature maps of the pretrained backbone; those of augmented views or with a teacher have a folder
+                      beside it
 RUN/study.db          the study, where no other storage is named
 RUN/genotype.json     the best genotype so far
 
@@ -14,6 +15,7 @@ import abc
 import dataclasses
 import os
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -21,14 +23,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 
 from nas_seg import spaces
-from nas_seg.common import REWARD
+from nas_seg.common import MAX_SEED, REWARD
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
 from nas_seg.search import records, study, workers
 from nas_seg.search.baselines import score_baselines
 from nas_seg.search.early_stop import RULES
 from nas_seg.search.evaluator import Evaluator
 from nas_seg.search.interrupts import sigterm_as_interrupt
-from nas_seg.search.loop import run_search
+from nas_seg.search.loop import run_search, why_end
 from nas_seg.search.space import SearchSpace
 from nas_seg.search.storage import check_storage, lost_as_input_error, shown_url
 from nas_seg.search.table import show_study
@@ -77,7 +79,7 @@ class SpaceSearch(abc.ABC):
     run_dir: str = required("Folder of the search; made where it is missing, gone on with where it is not.")
     dataset_dir: str = required("Folder with dataset.json and shards, from tools/build_data.py.")
     num_trials: int = flag(50, "Scored trials to have in the study; failed ones do not count.", 1)
-    seed: int = flag(0, "Of the proposals, of the initial weights and of the order of the data.", 0)
+    seed: int = flag(0, "Of the proposals, of the initial weights and of the order of the data.", 0, MAX_SEED)
     backbone_weights: str | None = flag(None, "imagenet, an .h5 file in keras.applications' layout, or a run folder.")
     train_split: str = flag("train", "Split to train trials on.")
     val_split: str = flag("val", "Split whose score is the reward.")
@@ -85,6 +87,7 @@ class SpaceSearch(abc.ABC):
         None, "height,width of the cached pictures (default: the largest of the split, where corners align with maps)."
     )
     cache_views: int = flag(1, "Cached views of a training picture; all but the first are augmented.", 1)
+    proxy_batch_size: int = flag(8, "Pictures a step of a trial.", 1)
     sampler: str = flag("random", f"What proposes genotypes: {', '.join(sorted(SAMPLERS))}.")
     near_best_fraction: float | None = flag(None, "Of --sampler=near_best: share of uniform draws (0.5).")
     near_best_pool: int | None = flag(None, "Of --sampler=near_best: the best genotypes that others start from (5).")
@@ -203,6 +206,12 @@ def check(settings: SpaceSearch, space: SearchSpace) -> None:
     data = read_descriptor(settings.dataset_dir)
     for split in (settings.train_split, settings.val_split):
         data.split(split)
+    pictures = data.split(settings.train_split).num_images * settings.cache_views
+    if settings.proxy_batch_size > pictures:
+        raise InputError(
+            f"--proxy_batch_size: expected at most the {pictures} pictures of split {settings.train_split!r}, "
+            f"received {settings.proxy_batch_size}"
+        )
     settings.make_sampler()
     # The folder of the default storage may be still to be made.
     if (os.path.isdir(settings.run_dir) or settings.storage) and check_storage(url):
@@ -299,6 +308,7 @@ def _words(proposer: Mapping[str, Any]) -> str:
 
 def _lead(settings: SpaceSearch, command: Sequence[str]) -> str:
     """Starts the workers and shows the progress of all of them; why they ended."""
+    start = time.monotonic()
     print(f"{settings.workers} workers on {shown_url(settings.url)}", flush=True)
     counted = _counter(settings)
     shown, _ = counted()
@@ -312,9 +322,10 @@ def _lead(settings: SpaceSearch, command: Sequence[str]) -> str:
             shown = scored
 
         workers.run_workers(command, settings.workers, show)
-    if shown >= settings.num_trials:
-        return "done"
-    return "no new genotypes" if settings.time_budget_minutes is None else "time budget"
+    reason = why_end(study.read_study(settings.url, settings.study_name), settings.num_trials)
+    minutes = settings.time_budget_minutes
+    spent = minutes is not None and time.monotonic() - start >= 60.0 * minutes
+    return reason or ("time budget" if spent else "the workers ended")
 
 
 def _counter(settings: SpaceSearch) -> Callable[[], tuple[int, float | None]]:

@@ -50,6 +50,7 @@ class TemplateSearch(SpaceSearch):
     num_trials: int = flag(100, "Scored trials to have in the study; failed ones do not count.", 1)
     stage0_steps: int = flag(80, "Steps of the decoder alone, on cached maps of the encoder; 0 skips the stage.", 0)
     stage1_steps: int = flag(30, "Steps of all weights, on pictures; 0 skips the stage.", 0)
+    # A base's field, with another default.
     proxy_batch_size: int = flag(4, "Pictures a step of a trial.", 1)
     proxy_crop_size: tuple[int, int] | None = flag(
         None, "height,width of what a step sees of a picture, each 8 k + 1 (default: half of both)."
@@ -127,10 +128,18 @@ class TemplateSearch(SpaceSearch):
 
     def check(self, data: DatasetDescriptor) -> None:
         Rejection(decay=self.rejection_decay)
-        check_crop(self.proxy(data).crop_size, self.size(data))
+        if self.cache_size and any(side % COARSE_STRIDE != 1 or side <= COARSE_STRIDE for side in self.cache_size):
+            height, width = self.cache_size
+            raise InputError(f"--cache_size: expected sizes of k * {COARSE_STRIDE} + 1, received {height},{width}")
+        try:
+            check_crop(self.proxy(data).crop_size, self.size(data))
+        except InputError as error:
+            raise InputError(f"--proxy_{error}") from None
         self._check_limits(data)
         if self.teacher is not None:
             _check_teacher(self.teacher, data)
+            if not self.stage0_steps:
+                raise InputError("--teacher: expected --stage0_steps above 0, in which it is learnt from, received 0")
 
     def _check_limits(self, data: DatasetDescriptor) -> None:
         if not self.limits:

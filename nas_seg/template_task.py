@@ -76,8 +76,11 @@ class TemplateTask:
         teacher = load_teacher(self.teacher, data.num_classes, self.size) if self.teacher else None
         if teacher is not None:
             found["teacher"] = teacher.digest
+        if self.proxy.stage1_steps:
+            # Earlier studies scaled the pictures' own size.
+            found["second stage"] = "scales of the cached size"
         evaluator = TemplateProxyEvaluator(
-            self.cache(run_dir, backbone, self.train_split, teacher),
+            self.cache(run_dir, backbone, self.train_split, self.views, teacher),
             self.cache(run_dir, backbone, self.val_split),
             data.num_classes,
             data.ignore_label,
@@ -88,11 +91,15 @@ class TemplateTask:
         return evaluator, found
 
     def cache(
-        self, run_dir: str | os.PathLike, backbone: keras.Model, split: str, teacher: Teacher | None = None
+        self,
+        run_dir: str | os.PathLike,
+        backbone: keras.Model,
+        split: str,
+        views: int = 1,
+        teacher: Teacher | None = None,
     ) -> FeatureCache:
-        """The maps of a split; those of a split that is not trained on are of whole pictures."""
-        views = self.views if split == self.train_split else 1
-        folder = pathlib.Path(run_dir, "cache", split)
+        """The maps of a split; with one view they are of whole pictures."""
+        folder = features.cache_folder(run_dir, split, views > 1 or teacher is not None)
         return features.cache_features(
             folder, self.dataset_dir, split, backbone, self.backbone, self.size, views, self.seed, teacher
         )
@@ -112,6 +119,7 @@ class TemplateTask:
                 min_scale_factor=self.proxy.min_scale_factor,
                 max_scale_factor=self.proxy.max_scale_factor,
                 mean_pixel=backbones.mean_pixel(normalize),
+                base_size=self.size,
             )
 
         @functools.cache
@@ -146,7 +154,8 @@ def load_teacher(path: str, num_classes: int, size: tuple[int, int]) -> Teacher:
     network, digest = _load_network(path)
     grid = tuple(-(-side // LABEL_STRIDE) for side in size)
 
-    @tf.function
+    # Without AutoGraph, whose stack would stand before what is wrong with a network.
+    @tf.function(autograph=False)
     def logits(images):
         return resize_bilinear(tf.cast(network(images), tf.float32), grid)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from nas_seg.common import MAX_SEED
 from nas_seg.utils.errors import InputError, unknown
 from nas_seg.utils.size_range import SizeRange
 
@@ -122,6 +123,7 @@ class TrainConfig:
             "scale_factor_step_size",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("seed", self.seed <= MAX_SEED, f"{MAX_SEED} or less")
         for name, known in _NAMES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: {unknown(name, getattr(self, name), known)}")

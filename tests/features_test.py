@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import nas_seg
-from nas_seg import features
+from nas_seg import features, template
 from nas_seg import model as model_lib
 from nas_seg.core.backbones import BackboneConfig
 from nas_seg.datasets import build_data, synthetic
 from nas_seg.deeplab.network import DeepLabConfig
 from nas_seg.model import ModelConfig
+from nas_seg.template.encoder import TemplateEncoder
+from nas_seg.template.network import TemplateConfig
 from nas_seg.utils import config as config_lib
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
@@ -47,6 +49,21 @@ def test_cached_features_are_those_of_the_network(records, run_dir, tmp_path):
     expected = logits(model.get_layer("backbone")(image / 127.5 - 1.0))
     # Half precision keeps 11 bits.
     np.testing.assert_allclose(logits(cache.features[:1].astype(np.float32)), expected, rtol=5e-3, atol=5e-3)
+
+
+def test_a_template_encoder_takes_weights_of_its_own_conventions_alone(tmp_path):
+    encoders = {variant: TemplateEncoder(variant) for variant in ("peer", "keras")}
+    for variant, encoder in encoders.items():
+        config = ModelConfig(8, TemplateConfig(template.published("arch0"), encoder))
+        runs.open_run(tmp_path / variant, {"model": config_lib.to_json(config)})
+        runs.save_weights(nas_seg.build(config), runs.weights_path(tmp_path / variant, runs.LAST))
+    trained = model_lib.load(tmp_path / "peer").get_layer("backbone")
+    filled = features.load_backbone(encoders["peer"], str(tmp_path / "peer"), 1, (4,))
+    for received, expected in zip(filled.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    for mine, other in (("peer", "keras"), ("keras", "peer")):
+        with pytest.raises(InputError, match=f"{other}: expected a run whose encoder is '{mine}', found '{other}'"):
+            features.load_backbone(encoders[mine], str(tmp_path / other))
 
 
 def test_cache_of_other_weights_or_views_is_refused(records, run_dir, tmp_path):

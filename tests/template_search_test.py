@@ -1,6 +1,7 @@
 """A search of template networks: study, limits, equal networks, rejection, teachers, and the tools that read it."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import pytest
 from case import REPOSITORY
 from optuna.trial import TrialState
 
-from nas_seg import rerank, template_search
+from nas_seg import rerank, space_search, template_search
 from nas_seg.datasets import build_data, synthetic
+from nas_seg.datasets.data_generator import view_dataset
+from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.plot import report
 from nas_seg.search import samplers, study
 from nas_seg.search.loop import run_search
@@ -268,10 +271,46 @@ def test_a_search_learns_from_a_teacher_and_one_without_is_of_other_conditions(r
     _teacher(tmp_path / "teacher.keras", 8)
     settings = _settings(records, tmp_path / "run", teacher=str(tmp_path / "teacher.keras"), num_trials=1)
     template_search.search(settings, [])
-    shapes = json.loads((tmp_path / "run" / "cache" / "train" / "cache.json").read_text())
+    shapes = json.loads((tmp_path / "run" / "cache" / "train-to-train-on" / "cache.json").read_text())
     assert shapes["more"] == [[4, 9, 17, 24], [4, 9, 17, 8]]
     with pytest.raises(InputError, match="task.teacher: this run has .*teacher.keras', received None"):
         template_search.search(dataclasses.replace(settings, teacher=None), [])
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "minutes", "reason"),
+    [(2, 600.0, "done"), (3, 600.0, "the workers ended"), (3, 0.0, "time budget"), (3, None, "the workers ended")],
+)
+def test_several_workers_end_for_the_reason_that_is_told(searched, records, monkeypatch, num_trials, minutes, reason):
+    monkeypatch.setattr(space_search.workers, "run_workers", lambda command, number, show: None)
+    settings = _settings(records, searched, num_trials=num_trials, time_budget_minutes=minutes, workers=2)
+    assert space_search._lead(settings, []) == reason
+
+
+def test_one_split_is_trained_on_with_its_views_and_a_teacher_and_scored_on_whole_pictures(records, tmp_path):
+    _teacher(tmp_path / "teacher.keras", 8)
+    changes = {"val_split": "train", "cache_views": 2, "teacher": str(tmp_path / "teacher.keras")}
+    evaluator = _evaluator(_settings(records, tmp_path / "run", **changes))
+    assert len(evaluator.train) == 8 and len(evaluator.train.more) == 2
+    assert len(evaluator.val) == 4 and len(evaluator.val.more) == 1
+    np.testing.assert_array_equal(evaluator.train.features[:4], evaluator.val.features)
+
+
+def test_the_second_stage_scales_pictures_of_the_cached_size(records, tmp_path):
+    changes = {"cache_size": (25, 33), "proxy_crop_size": (25, 33), "min_scale_factor": 1.0, "max_scale_factor": 1.0}
+    settings = _settings(records, tmp_path / "run", **changes)
+    cached = view_dataset(records, "train", size=(25, 33))
+    known = [picture["image"] for picture in cached.as_numpy_iterator()]
+    for images, _ in itertools.islice(_evaluator(settings)._encoder.pictures.train(0), 3):
+        for image in np.asarray(images):
+            differences = [np.abs(whole - one).max() for whole in known for one in (image, image[:, ::-1])]
+            # float32 weights of up to 255.
+            assert min(differences) < 1e-3
+
+
+def _evaluator(settings):
+    task = settings.make_task(read_descriptor(settings.dataset_dir))
+    return task.open(settings.run_dir, task.load_backbone())[0]
 
 
 @pytest.mark.parametrize(
@@ -285,14 +324,20 @@ def test_a_search_learns_from_a_teacher_and_one_without_is_of_other_conditions(r
         ({"baseline": ("arch2",)}, "unknown baseline 'arch2'.*Did you mean 'arch"),
         ({"rejection_decay": 1.0}, "rejection_decay: expected a number from 0 to below 1"),
         ({"stage0_steps": 0, "stage1_steps": 0}, "stage0_steps, stage1_steps: expected a step in one of them"),
-        ({"proxy_crop_size": (16, 17)}, r"crop_size: expected k \* 8 \+ 1, at most the pictures' 33,65"),
+        ({"sampler": "policy", "policy_epochs": 2}, "epochs: an option of the algorithm 'ppo', received 'reinforce'"),
+        ({"proxy_batch_size": 5}, "--proxy_batch_size: expected at most the 4 pictures of split 'train', received 5"),
+        ({"cache_size": (32, 48)}, r"--cache_size: expected sizes of k \* 8 \+ 1, received 32,48"),
+        ({"cache_size": (1, 17)}, r"--cache_size: expected sizes of k \* 8 \+ 1, received 1,17"),
+        ({"proxy_crop_size": (16, 17)}, r"--proxy_crop_size: expected k \* 8 \+ 1, at most the pictures' 33,65"),
+        ({"teacher": "fitting", "stage0_steps": 0}, "--teacher: expected --stage0_steps above 0"),
         ({"teacher": "nowhere"}, "--teacher: expected a run folder, a .keras file or a SavedModel, found no nowhere"),
         ({"teacher": "trained"}, "expected logits of the data set's 8 classes, received 19"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_computed(records, tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
-    config.write_json("trained/config.json", {"format_version": 1, "model": {"num_classes": 19}})
+    for name, classes in (("trained", 19), ("fitting", 8)):
+        config.write_json(f"{name}/config.json", {"format_version": 1, "model": {"num_classes": classes}})
     study.open_study(f"sqlite:///{tmp_path}/study.db", "search", SPACE, samplers.make_sampler("random", SPACE, 0))
     settings = _settings(records, tmp_path, **changes)
     with pytest.raises(InputError, match=message):
@@ -312,9 +357,13 @@ def test_what_only_the_search_itself_can_tell_is_refused(records, tmp_path, chan
     assert not (tmp_path / "run" / "study.db").exists()
 
 
-def test_the_tool_refuses_in_one_line_with_code_2(records, tmp_path):
-    flags = (f"--dataset_dir={records}", f"--run_dir={tmp_path / 'run'}", "--max_params=1000")
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--max_params=1000", "--max_params: expected"), ("--seed=4294967296", "flag --seed=4294967296: ")],
+)
+def test_the_tool_refuses_in_one_line_with_code_2(records, tmp_path, flag, message):
+    flags = (f"--dataset_dir={records}", f"--run_dir={tmp_path / 'run'}", flag)
     command = [sys.executable, "tools/search_template.py", *flags]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: --max_params: expected") and not (tmp_path / "run").exists()
+    assert done.stderr.startswith(f"error: {message}") and not (tmp_path / "run").exists()

@@ -301,6 +301,7 @@ def test_hard_pixels_and_label_weights_reach_the_loss(tmp_path):
     ("changes", "message"),
     [
         ({"train_batch_size": 0}, "train_batch_size: expected 1 or more, received 0"),
+        ({"seed": 2**32}, "seed: expected 4294967295 or less, received 4294967296"),
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), received 1.0"),
         ({"slow_start_step": 20}, "slow_start_step: expected fewer than training_number_of_steps 20, received 20"),
         ({"top_k_percent_pixels": 0.0}, r"top_k_percent_pixels: expected a share in \(0, 1\]"),

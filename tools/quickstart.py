@@ -19,6 +19,7 @@ import time
 
 from absl import flags
 
+from nas_seg.common import MAX_SEED
 from nas_seg.utils import app, config
 from nas_seg.utils.errors import InputError
 
@@ -27,7 +28,7 @@ flags.DEFINE_string("output_dir", "runs/quickstart", "Folder for everything.")
 flags.DEFINE_string("camvid_dir", None, "CamVid in place of drawn scenes.")
 flags.DEFINE_string("backbone_weights", None, "In place of a trained backbone: imagenet, an .h5 file or a run folder.")
 flags.DEFINE_boolean("short", False, "An eighth of the steps: shows that everything works, not how well.")
-flags.DEFINE_integer("seed", 0, "Of everything that is drawn.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Of everything that is drawn.", 0, MAX_SEED)
 
 TOOLS = os.path.relpath(pathlib.Path(__file__).resolve().parent)
 # Runs the exported network as somebody would who has TensorFlow and nothing of ours.

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from nas_seg.common import MAX_SEED
 from nas_seg.utils.errors import InputError, unknown
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16")
@@ -78,6 +79,7 @@ class SearchConfig:
             "architecture_weight_decay",
         ):
             self._require(name, getattr(self, name) >= 0, "0 or more")
+        self._require("seed", self.seed <= MAX_SEED, f"{MAX_SEED} or less")
         for name in ("momentum", "adam_beta_1", "adam_beta_2"):
             self._require(name, 0 <= getattr(self, name) < 1, "a number in [0, 1)")
         self._require("image_scale", self.image_scale > 0, "a number above 0")

@@ -39,6 +39,7 @@ def train_dataset(
     flip: bool = True,
     mean_pixel: tuple[float, float, float] = MEAN_PIXEL,
     size_range: SizeRange | None = None,
+    base_size: Size | None = None,
     indices: Sequence[int] | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of augmented batches; batch k depends on `seed` and k alone.
@@ -60,6 +61,7 @@ def train_dataset(
         flip: mirror half of the pictures.
         mean_pixel: RGB that a crop is padded with.
         size_range: what a picture is resized to before it is scaled; both are done in one, from its own pixels.
+        base_size: (height, width) that every picture is resized to before it is scaled, in place of a size_range.
         indices: places of the records to draw from, each once; None for all.
 
     Returns:
@@ -72,6 +74,10 @@ def train_dataset(
     if not opened.info.has_labels:
         raise InputError(f"split {split!r} of {dataset_dir}: expected labels to train on, it has none")
     _check_positive(batch_size=batch_size, crop_height=crop_size[0], crop_width=crop_size[1])
+    if base_size is not None:
+        _check_positive(base_height=base_size[0], base_width=base_size[1])
+    if size_range and base_size:
+        raise InputError(f"base_size: expected none beside a size_range, received {tuple(base_size)}")
     size_range = size_range or SizeRange()
     augmentation = Augmentation(min_scale_factor, max_scale_factor, scale_factor_step_size, flip, mean_pixel)
     order_seed, augment_seed = tf.unstack(tf.random.split(tf.constant([seed, 0], tf.int64), 2))
@@ -92,7 +98,7 @@ def train_dataset(
             crop_size=tuple(crop_size),
             ignore_label=opened.descriptor.ignore_label,
             augmentation=augmentation,
-            base_size=size_range.resized(tf.unstack(tf.shape(parsed[common.LABEL])), tf),
+            base_size=base_size or size_range.resized(tf.unstack(tf.shape(parsed[common.LABEL])), tf),
         )
         return {common.IMAGE: image, common.LABEL: label}
 

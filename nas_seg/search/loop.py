@@ -59,7 +59,7 @@ def run_search(
 
     Returns:
         why it ended: "done" (the trials are scored, or other processes are scoring the last ones),
-        "time budget", or "no new genotypes" (ten times as many draws as trials gave too few new ones).
+        "time budget", or what `why_end` tells of draws that gave too few scored trials.
 
     Raises:
         InputError: after ten failures in a row, or when the storage stops answering.
@@ -77,7 +77,7 @@ def run_search(
             # One process at a time looks what is missing and takes it on.
             with turn(study):
                 liveness.recover(study)
-                ended = _why_end(study, num_trials)
+                ended = why_end(study, num_trials)
                 if not ended and time_budget_seconds is not None and time.monotonic() - start >= time_budget_seconds:
                     ended = "time budget"
                 if ended:
@@ -142,7 +142,17 @@ def _give_up(study: Study, trial: Trial, reason: str, died: bool) -> None:
         liveness.repeat(study, liveness.tell_failed(study, trial, reason), died)
 
 
-def _why_end(study: Study, num_trials: int) -> str | None:
+def why_end(study: Study, num_trials: int) -> str | None:
+    """Why a search starts no more trials, None while it does.
+
+    Args:
+        study: of the search.
+        num_trials: scored ones to have.
+
+    Returns:
+        "done", with the trials that others are at; after ten times as many draws as trials "no new genotypes" where
+        most of those that were not scored were duplicates, else "nearly all draws stopped early".
+    """
     trials = study.get_trials(deepcopy=False)
     complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
     # Whoever scores the last trial goes on by itself if it fails, so the others need not wait. Both counts are of one
@@ -151,4 +161,7 @@ def _why_end(study: Study, num_trials: int) -> str | None:
         return "done"
     # Duplicates and trials that were stopped early.
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
-    return "no new genotypes" if complete + pruned >= MAX_DRAWS_PER_TRIAL * num_trials else None
+    if complete + pruned < MAX_DRAWS_PER_TRIAL * num_trials:
+        return None
+    duplicates = sum(studies.DUPLICATE_OF in trial.user_attrs for trial in trials)
+    return "no new genotypes" if 2 * duplicates >= pruned else "nearly all draws stopped early"

@@ -137,7 +137,7 @@ class TemplateGenotype:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits, the same for all ways to write this network.
+        """Twelve hexadecimal digits, the same however its templates are named and ordered.
 
         Templates that no layer applies, and the order in which the templates stand, do not matter; nor does which of a
         template's two ops comes first in a layer that applies it once. (A layer that applies it again goes on with what

@@ -217,6 +217,8 @@ class PolicySampler(samplers.SpaceSampler):
     def __init__(self, space: SearchSpace, seed: int, **options: Any):
         super().__init__(space, seed)
         self.config = PolicyConfig(**options)
+        if "epochs" in options and self.config.algorithm != PPO:
+            raise InputError(f"epochs: an option of the algorithm {PPO!r}, received {self.config.algorithm!r}")
         self.controller = Controller.of(space, self.config.mode, self.config.hidden)
         self._known: list[tuple[tuple, PolicyState]] = []
         self._identities: dict[tuple[int, ...], Any] = {}

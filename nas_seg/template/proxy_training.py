@@ -79,7 +79,7 @@ class Decoder:
 
     def step(self, maps, labels, teacher, distillation: float, learning_rate: float) -> tuple[float, Any]:
         """(loss, gradients with respect to the maps) of one step; TrialFailed where it is no number."""
-        constants = (tf.constant(value) for value in (distillation, learning_rate))
+        constants = (tf.constant(value, tf.float32) for value in (distillation, learning_rate))
         with quick_tracing():
             loss, gradients = self._step(tuple(maps), labels, teacher, *constants)
         loss = float(loss)

@@ -64,7 +64,7 @@ class TemplateSpace(SearchSpace):
         return STRIDES if layer < self.num_layers // 2 else STRIDES[:1]
 
     def identity(self, params: Mapping[str, str]) -> Any:
-        """The digest, which all ways to write a network have."""
+        """The digest, which many ways to write a network share."""
         return self.from_params(params).digest if set(self.names) <= params.keys() else params
 
     def _encode(self, genotype: TemplateGenotype) -> list[int]:

@@ -94,7 +94,8 @@ def test_each_epoch_shows_every_picture_once_in_another_order(folder):
     assert len(set(epochs)) > 3
 
 
-def test_pictures_are_resized_before_they_are_scaled(folder):
+@pytest.mark.parametrize("resized", [{"size_range": SizeRange(40)}, {"base_size": (40, 60)}])
+def test_pictures_are_resized_before_they_are_scaled(folder, resized):
     stream = train_dataset(
         folder,
         "val",
@@ -104,7 +105,7 @@ def test_pictures_are_resized_before_they_are_scaled(folder):
         min_scale_factor=1,
         max_scale_factor=1,
         flip=False,
-        size_range=SizeRange(40),
+        **resized,
     )
     expected = take(eval_dataset(folder, "val", size=(40, 60)), 5)
     for batch in take(stream, 5):

@@ -114,7 +114,7 @@ def test_a_search_in_which_every_draw_is_stopped_ends():
     falling.calls = 0
     study = open_words()
     rule = MedianRule(min_trials=1, warmup_reports=0)
-    assert run_search(study, SPACE, falling, num_trials=2, seed=0, early_stop=rule) == "no new genotypes"
+    assert run_search(study, SPACE, falling, num_trials=2, seed=0, early_stop=rule) == "nearly all draws stopped early"
     assert len(study.trials) == 20
 
 

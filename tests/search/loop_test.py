@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from table_problem import WordSpace, evaluate
 
 from nas_seg.search import study as studies
-from nas_seg.search.evaluator import TrialFailed
+from nas_seg.search.evaluator import TrialFailed, TrialStopped
 from nas_seg.search.loop import run_search
 from nas_seg.search.samplers import make_sampler
 from nas_seg.utils.errors import InputError
@@ -145,6 +145,15 @@ def test_a_small_space_is_scored_once_each_and_the_search_ends():
     # 7 asked for: 70 draws, of which 6 were new.
     states = [t.state for t in study.trials]
     assert states.count(TrialState.COMPLETE) == 6 and states.count(TrialState.PRUNED) == 64
+
+
+def test_a_search_whose_draws_are_nearly_all_given_up_tells_so_and_not_that_they_were_known():
+    def evaluator(genotype, *, seed):
+        raise TrialStopped("beyond a limit")
+
+    study = open_words()
+    assert run_search(study, SPACE, evaluator, num_trials=1, seed=0) == "nearly all draws stopped early"
+    assert len(study.trials) == 10
 
 
 def test_the_time_budget_lets_no_further_trial_start():
