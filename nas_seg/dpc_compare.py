@@ -59,6 +59,10 @@ class Comparison:
     first_seed: int = 0
 
     def __post_init__(self):
+        if not self.cells:
+            raise InputError("cells: expected one or more, received none")
+        if not self.splits:
+            raise InputError("splits: expected one or more, received none")
         if self.reference not in self.cells:
             raise InputError(f"reference: {unknown('cell', self.reference, self.cells)}")
         if self.num_seeds < 1:

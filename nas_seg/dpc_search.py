@@ -13,6 +13,7 @@ from nas_seg.dpc.space import DPCSpace
 from nas_seg.search.evaluator import Evaluator
 from nas_seg.search_flags import flag
 from nas_seg.space_search import SpaceSearch, check, search
+from nas_seg.utils.errors import InputError, renamed
 from nas_seg.utils.grid import grid_size
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["DPCSearch", "check", "search"]
 
 LATENCY = "latency"
+
+
+# The flags that have other names than the fields of the task.
+_FLAGS = {
+    "size": "--cache_size",
+    "steps": "--proxy_steps",
+    "batch_size": "--proxy_batch_size",
+    "base_learning_rate": "--proxy_learning_rate",
+    "crop_size": "--proxy_crop_size",
+    "dtype_policy": "--proxy_dtype_policy",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,12 @@ class DPCSearch(SpaceSearch):
 
     def make_task(self, data: DatasetDescriptor) -> ProxyTask:
         """The proxy task that the settings ask for; paths in it are absolute."""
+        try:
+            return self._task(data)
+        except InputError as error:
+            raise renamed(error, _FLAGS) from None
+
+    def _task(self, data: DatasetDescriptor) -> ProxyTask:
         from nas_seg import features
         from nas_seg.dpc.proxy import ProxyConfig
         from nas_seg.dpc_task import ProxyTask

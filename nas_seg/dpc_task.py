@@ -14,6 +14,7 @@ from nas_seg.datasets.descriptors import read_descriptor
 from nas_seg.dpc.cell import check_output_stride
 from nas_seg.dpc.proxy import ProxyConfig, ProxyEvaluator, check_crop
 from nas_seg.utils import runs
+from nas_seg.utils.errors import InputError
 
 SECTION = "task"  # of a run's config.json
 
@@ -44,6 +45,8 @@ class ProxyTask:
     proxy: ProxyConfig
 
     def __post_init__(self):
+        if min(self.size) < 1:
+            raise InputError(f"size: expected two of 1 or more, received {list(self.size)}")
         check_output_stride(self.backbone.output_stride)
         check_crop(self.proxy.crop_size, self.size, self.backbone.output_stride)
 
@@ -72,5 +75,7 @@ class ProxyTask:
 
 
 def read_task(run_dir: str | os.PathLike) -> ProxyTask:
-    """The proxy task of a search's run folder."""
+    """The proxy task of the run folder of a search of cells."""
+    if "teacher" in (runs.read_config(run_dir).get(SECTION) or ()):
+        raise InputError(f"{run_dir}: expected the run folder of a search of cells, found one of template networks")
     return runs.read_section(run_dir, SECTION, ProxyTask)

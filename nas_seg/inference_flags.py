@@ -81,7 +81,7 @@ def read_inference(crop_flag: str, scales_flag: str) -> InferenceConfig:
         return InferenceConfig(
             eval_scales=list_flags.read(scales_flag, float),
             add_flipped_images=flags.FLAGS.add_flipped_images,
-            crop_size=list_flags.read(crop_flag, int, 2) or None,
+            crop_size=list_flags.read(crop_flag, int, 2, least=1) or None,
             size_range=SizeRange(**{name: flags.FLAGS[name].value for name in _RANGE}),
             prediction_with_upsampled_logits=flags.FLAGS.prediction_with_upsampled_logits,
         )

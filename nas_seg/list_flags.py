@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from absl import flags
@@ -21,22 +22,27 @@ def define(name: str, default: Iterable[float], text: str) -> None:
     flags.FLAGS[name].help = text
 
 
-def read(name: str, kind: type[int] | type[float], count: int | None = None) -> tuple:
+def read(name: str, kind: type[int] | type[float], count: int | None = None, least: float | None = None) -> tuple:
     """What a flag of `define` says, none where it is not given.
 
     Args:
         name: of the flag.
         kind: int or float.
         count: how many numbers there must be, if there are any.
+        least: the smallest number.
 
     Raises:
-        InputError: for other words than numbers of this kind, or another count of them.
+        InputError: for other words than finite numbers of this kind, smaller ones, or another count of them.
     """
     words = [word for value in flags.FLAGS[name].value or () for word in value.split(",")]
     try:
         numbers = tuple(kind(word) for word in words)
     except ValueError:
         raise InputError(f"--{name}: expected {_KINDS[kind]}, received {','.join(words)}") from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise InputError(f"--{name}: expected finite numbers, received {','.join(words)}")
+    if least is not None and min(numbers, default=least) < least:
+        raise InputError(f"--{name}: expected {_KINDS[kind]} of {least} or more, received {','.join(words)}")
     if count is not None and len(numbers) not in (0, count):
         raise InputError(f"--{name}: expected {count} numbers, received {','.join(words)}")
     return numbers

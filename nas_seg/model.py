@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing
+import warnings
 from typing import Any, ClassVar
 
 import keras
@@ -171,7 +172,10 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         raise InputError(f"{path}: expected a .weights.h5 file, found none")
     runs.check_weights(path)
     try:
-        model.load_weights(str(path))
+        # Keras warns of every layer before it raises.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(str(path))
     except Exception as error:  # h5py and Keras raise many unrelated types for a file that does not fit.
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: expected weights of this network ({reason})") from None

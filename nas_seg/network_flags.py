@@ -195,7 +195,7 @@ def _read():
     common = {
         "backbone": backbone,
         "decoder": _decoder(),
-        "pooling_crop_size": list_flags.read("image_pooling_crop_size", int, 2) or None,
+        "pooling_crop_size": list_flags.read("image_pooling_crop_size", int, 2, least=1) or None,
         "image_pyramid": _pyramid(),
         "merge_method": _value("merge_method"),
     }

@@ -25,7 +25,7 @@ from nas_seg.template.proxy_config import COARSE_STRIDE, TemplateProxyConfig, ch
 from nas_seg.template.rejection import Rejection
 from nas_seg.template.space import TemplateSpace
 from nas_seg.utils import runs
-from nas_seg.utils.errors import InputError
+from nas_seg.utils.errors import InputError, renamed
 from nas_seg.utils.grid import grid_size
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class TemplateSearch(SpaceSearch):
         try:
             check_crop(self.proxy(data).crop_size, self.size(data))
         except InputError as error:
-            raise InputError(f"--proxy_{error}") from None
+            raise renamed(error, {"crop_size": "--proxy_crop_size"}) from None
         self._check_limits(data)
         if self.teacher is not None:
             _check_teacher(self.teacher, data)

@@ -62,7 +62,11 @@ class TemplateTask:
         check_crop(self.proxy.crop_size, self.size)
 
     def load_backbone(self) -> keras.Model:
-        """The encoder with its weights: normalised images -> the maps at strides 8 and 4."""
+        """The encoder with its weights: normalised images -> the maps at strides 8 and 4.
+
+        A teacher that cannot be read is refused here, too, before a search writes anything.
+        """
+        self._teacher  # noqa: B018
         return features.load_backbone(self.backbone, self.backbone_weights, self.seed, (ENCODER_MAPS[0].stride,))
 
     def open(self, run_dir: str | os.PathLike, backbone: keras.Model) -> tuple[TemplateProxyEvaluator, dict[str, str]]:
@@ -73,7 +77,7 @@ class TemplateTask:
         """
         data = read_descriptor(self.dataset_dir)
         found = features.conditions(self, backbone)
-        teacher = load_teacher(self.teacher, data.num_classes, self.size) if self.teacher else None
+        teacher = self._teacher
         if teacher is not None:
             found["teacher"] = teacher.digest
         if self.proxy.stage1_steps:
@@ -89,6 +93,12 @@ class TemplateTask:
             self._pictures(backbone) if self.proxy.stage1_steps else None,
         )
         return evaluator, found
+
+    @functools.cached_property
+    def _teacher(self) -> Teacher | None:
+        if not self.teacher:
+            return None
+        return load_teacher(self.teacher, read_descriptor(self.dataset_dir).num_classes, self.size)
 
     def cache(
         self,

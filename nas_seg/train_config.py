@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from nas_seg.common import MAX_SEED
 from nas_seg.utils.errors import InputError, unknown
@@ -48,7 +49,7 @@ class TrainConfig:
     min_scale_factor: float = _field(0.5, "smallest random scale of an image")
     max_scale_factor: float = _field(2.0, "largest random scale of an image")
     scale_factor_step_size: float = _field(0.25, "step between the scales; 0: any scale in between")
-    backbone_weights: str | None = _field(None, "weights the backbone starts from: imagenet, or a file")
+    backbone_weights: str | None = _field(None, "weights the backbone starts from: imagenet, a file, or a run folder")
     tf_initial_checkpoint: str | None = _field(
         None, "weights the whole network starts from: TF1 checkpoint or run folder; what it has not stays fresh"
     )
@@ -96,6 +97,9 @@ class TrainConfig:
     eval_interval_steps: int = _field(500, "steps between two evaluations of val_split")
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            self._require(field.name, not isinstance(value, float) or math.isfinite(value), "a finite number")
         for name in (
             "train_batch_size",
             "micro_batches",

@@ -138,7 +138,14 @@ def test_tool_names_what_is_wrong_in_one_line(searched, tmp_path):
         return done.stderr.splitlines()[-1]
 
     assert "expected a genotype file or one of conv1x1, aspp, top1" in refuse(f"--run_dir={searched}", "--cells=top2")
-    assert "reference" in refuse(f"--run_dir={searched}", "--cells=top1")
+    assert "--reference: " in refuse(f"--run_dir={searched}", "--cells=top1")
+    assert "--cells: expected one or more" in refuse(f"--run_dir={searched}")
+    assert "--splits: expected one or more" in refuse(f"--run_dir={searched}", "--cells=aspp", "--splits=")
+    output = f"--output_dir={tmp_path / 'out'}"
+    slow = refuse(f"--run_dir={searched}", "--cells=aspp", output, "--proxy_learning_rate=-1")
+    assert "--proxy_learning_rate: expected a number above 0" in slow and not (tmp_path / "out").exists()
+    config.write_json(tmp_path / "template/config.json", {"format_version": 1, "task": {"teacher": None}})
+    assert "found one of template networks" in refuse(f"--run_dir={tmp_path / 'template'}", "--cells=aspp", output)
     other = tmp_path / "other.json"
     config.save(other, BASELINES["aspp"])
     assert "not a run folder" in refuse(f"--run_dir={tmp_path}", f"--cells=aspp,{other}")

@@ -19,6 +19,7 @@ from nas_seg.deeplab.network import DeepLabConfig
 from nas_seg.dpc.genotype import published
 from nas_seg.dpc.network import DPCConfig
 from nas_seg.model import AutoDeepLabConfig, ModelConfig
+from nas_seg.utils import config as config_lib
 from nas_seg.utils import runs
 from nas_seg.utils.errors import InputError
 
@@ -174,13 +175,19 @@ def test_a_truncated_checkpoint_leaves_nothing_behind(tiny, tmp_path):
          "--output_stride: expected 8 with --model_variant=nas_hnasnet, received 16"),
         (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--nas_stem_output_num_conv_filters=32"],
          "--nas_stem_output_num_conv_filters: --model_variant=mobilenet_v2 has no such option, received 32"),
+        (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--crop_size=0,513"], "--crop_size: expected whole numbers of 1"),
+        (["--run_dir=OLD", "--output_dir=RUN", "--num_classes=5", "--model_variant=xception_65"],
+         "--model_variant: expected the 'mobilenet_v2' of the run's network, received 'xception_65'"),
+        (["--run_dir=OLD", "--to_tf1=RUN/x", "--num_classes=5"], "--num_classes: expected none beside --to_tf1"),
+        (["--run_dir=OLD", "--to_tf1=RUN/x", "--output_stride=8"], "--output_stride: expected none beside --to_tf1"),
         (["--tf_checkpoint=CKPT", "--output_dir=RUN", "--crop_size=513"], "--crop_size: expected 2 numbers"),
         (["--tf_checkpoint=CKPT"], "--output_dir"),
     ],
 )  # fmt: skip
 def test_tool_names_the_flag_that_is_wrong(arguments, message, tiny, tmp_path):
     cell = REPOSITORY / "nas_seg/dpc/published/cityscapes_top1.json"
-    words = {"CKPT": str(tiny), "RUN": str(tmp_path / "run"), "CELL": str(cell)}
+    words = {"CKPT": str(tiny), "RUN": str(tmp_path / "run"), "CELL": str(cell), "OLD": str(tmp_path / "old")}
+    runs.open_run(tmp_path / "old", {"model": config_lib.to_json(_TINY)})
     for word, value in words.items():
         arguments = [argument.replace(word, value) for argument in arguments]
     done = run_tool("convert_checkpoint", *arguments)

@@ -32,6 +32,9 @@ def test_without_the_flag_there_is_the_default(parse):
 @pytest.mark.parametrize(
     ("words", "kind", "count", "message"),
     [
+        ("--rates=1,nan", float, None, "--rates: expected finite numbers, received 1,nan"),
+        ("--rates=inf", float, None, "--rates: expected finite numbers, received inf"),
+        ("--rates=3,0", int, 2, "--rates: expected whole numbers of 1 or more, received 3,0"),
         ("--rates=1,b", float, None, "--rates: expected numbers, received 1,b"),
         ("--rates=1,0.5", int, None, "--rates: expected whole numbers, received 1,0.5"),
         ("--rates=", int, None, "--rates: expected whole numbers, received $"),
@@ -41,7 +44,7 @@ def test_without_the_flag_there_is_the_default(parse):
 def test_other_words_are_refused_by_the_name_of_the_flag(parse, words, kind, count, message):
     parse(words)
     with pytest.raises(InputError, match=message):
-        list_flags.read("rates", kind, count)
+        list_flags.read("rates", kind, count, least=1 if kind is int else None)
 
 
 def test_help_shows_the_words_of_the_flag_alone(monkeypatch):

@@ -180,6 +180,11 @@ def test_a_second_search_of_other_scores_is_refused_in_the_folder(searched, reco
 def test_the_tool_refuses_in_one_line_and_writes_nothing(records, tmp_path):
     for argument, message in (
         ("--cache_size=33", "--cache_size: expected height,width, received 33"),
+        ("--cache_size=0,33", "--cache_size: expected two sizes of 1 or more, received 0,33"),
+        ("--proxy_crop_size=16,16", "--proxy_crop_size: expected k"),
+        ("--proxy_learning_rate=-1", "--proxy_learning_rate: expected a number above 0"),
+        ("--depth_multiplier=nan", "--depth_multiplier: expected a finite number"),
+        ("--seed=4294967296", "flag --seed=4294967296: "),
         ("--sampler=near_bst", "Did you mean 'near_best'"),
     ):
         line = _refuse(records, tmp_path / "run", argument)

@@ -329,6 +329,7 @@ def _evaluator(settings):
         ({"cache_size": (32, 48)}, r"--cache_size: expected sizes of k \* 8 \+ 1, received 32,48"),
         ({"cache_size": (1, 17)}, r"--cache_size: expected sizes of k \* 8 \+ 1, received 1,17"),
         ({"proxy_crop_size": (16, 17)}, r"--proxy_crop_size: expected k \* 8 \+ 1, at most the pictures' 33,65"),
+        ({"polyak_decay": 2.0}, "^polyak_decay: expected a number in"),
         ({"teacher": "fitting", "stage0_steps": 0}, "--teacher: expected --stage0_steps above 0"),
         ({"teacher": "nowhere"}, "--teacher: expected a run folder, a .keras file or a SavedModel, found no nowhere"),
         ({"teacher": "trained"}, "expected logits of the data set's 8 classes, received 19"),
@@ -354,7 +355,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(records, tmp_p
 def test_what_only_the_search_itself_can_tell_is_refused(records, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         template_search.search(_settings(records, tmp_path / "run", **changes), [])
-    assert not (tmp_path / "run" / "study.db").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

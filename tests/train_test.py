@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import socket
 import subprocess
@@ -302,6 +303,8 @@ def test_hard_pixels_and_label_weights_reach_the_loss(tmp_path):
     [
         ({"train_batch_size": 0}, "train_batch_size: expected 1 or more, received 0"),
         ({"seed": 2**32}, "seed: expected 4294967295 or less, received 4294967296"),
+        ({"max_scale_factor": math.inf}, "max_scale_factor: expected a finite number, received inf"),
+        ({"base_learning_rate": math.nan}, "base_learning_rate: expected a finite number, received nan"),
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), received 1.0"),
         ({"slow_start_step": 20}, "slow_start_step: expected fewer than training_number_of_steps 20, received 20"),
         ({"top_k_percent_pixels": 0.0}, r"top_k_percent_pixels: expected a share in \(0, 1\]"),

@@ -163,8 +163,6 @@ def _time_latency() -> dict[str, Any]:
 
 def _time_supernet() -> dict[str, Any]:
     crop_size = app.height_width("crop_size", FLAGS.crop_size)
-    if min(crop_size) < 1:
-        raise InputError(f"--crop_size: expected sizes of at least 1, received {','.join(FLAGS.crop_size)}")
     app.import_tensorflow()
     from nas_seg.auto_deeplab.supernet import Supernet, configure_process
     from nas_seg.benchmark import supernet, tables

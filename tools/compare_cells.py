@@ -13,8 +13,8 @@ from absl import flags
 
 from nas_seg import dpc_compare
 from nas_seg.dpc.baselines import BASELINES
-from nas_seg.utils import app
-from nas_seg.utils.errors import InputError
+from nas_seg.utils import app, runs
+from nas_seg.utils.errors import InputError, renamed
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run_dir", None, "Run folder of a search with tools/search_dpc.py: its proxy task and caches.")
@@ -43,6 +43,7 @@ _OVERRIDES = {
 def main() -> None:
     if not FLAGS.run_dir:
         raise InputError("--run_dir: expected the run folder of a search")
+    runs.read_config(FLAGS.run_dir)
     comparison = dpc_compare.Comparison(
         run_dir=FLAGS.run_dir,
         output_dir=FLAGS.output_dir or os.path.join(FLAGS.run_dir, "compare"),
@@ -54,7 +55,10 @@ def main() -> None:
         overrides={field: FLAGS[flag].value for field, flag in _OVERRIDES.items()},
     )
     app.import_tensorflow()
-    dpc_compare.show(dpc_compare.compare(comparison))
+    try:
+        dpc_compare.show(dpc_compare.compare(comparison))
+    except InputError as error:
+        raise renamed(error, {field: f"--{flag}" for field, flag in _OVERRIDES.items()}) from None
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ flags.DEFINE_boolean("initialize_last_layer", True, "Take over the logits, too; 
 list_flags.define("crop_size", (513, 513), "height,width of a picture to tell the network's multiply-adds for.")
 network_flags.define()
 
+# What says how a network is made, and is of no use where one is only written.
+_NEW_NETWORK = ("output_dir", "tf_checkpoint", "num_classes", "initialize_last_layer", "crop_size")
+
 
 def main() -> None:
     if FLAGS.to_tf1:
@@ -38,15 +41,16 @@ def main() -> None:
         return
     if bool(FLAGS.tf_checkpoint) == bool(FLAGS.run_dir) or not FLAGS.output_dir:
         raise InputError("expected --output_dir and one of --tf_checkpoint and --run_dir")
-    size = list_flags.read("crop_size", int, 2)
+    size = list_flags.read("crop_size", int, 2, least=1)
     app.import_tensorflow()
     from nas_seg import convert
-    from nas_seg.model import ModelConfig
+    from nas_seg.model import ModelConfig, read_config
 
     if FLAGS.tf_checkpoint:
         config = ModelConfig(FLAGS.num_classes, network_flags.read())
         done = convert.from_tf1(FLAGS.tf_checkpoint, config, FLAGS.output_dir, FLAGS.initialize_last_layer)
     else:
+        network_flags.check_agreement(read_config(FLAGS.run_dir).network)
         done = convert.from_run(FLAGS.run_dir, FLAGS.num_classes, FLAGS.output_dir, FLAGS.initialize_last_layer)
     _report(done, size)
 
@@ -54,6 +58,9 @@ def main() -> None:
 def _write_tf1() -> None:
     if not FLAGS.run_dir:
         raise InputError("--run_dir: expected the run folder that --to_tf1 is written from")
+    for name in (*_NEW_NETWORK, *network_flags.typed()):
+        if FLAGS[name].present:
+            raise InputError(f"--{name}: expected none beside --to_tf1, which writes the run's network as it is")
     if os.path.exists(f"{FLAGS.to_tf1}.index"):
         raise InputError(f"--to_tf1: {FLAGS.to_tf1}.index is there already; take another name")
     app.import_tensorflow()

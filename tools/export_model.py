@@ -52,7 +52,7 @@ def main() -> None:
     if not FLAGS.export_path:
         raise InputError("--export_path: expected a folder to write")
     inference = inference_flags.read_inference("crop_size", "inference_scales")
-    size = list_flags.read("export_size", int, 2) or None
+    size = list_flags.read("export_size", int, 2, least=1) or None
     try:
         export_formats.check(FLAGS.format, size)
     except InputError as error:
@@ -125,13 +125,12 @@ def _crop(network, inference) -> tuple[int, int] | None:
 
 def _dataset_dir(run_dir: str | None) -> str | None:
     """The typed one, or the run's own where it is still there."""
-    from nas_seg.datasets.descriptors import FILE_NAME, read_descriptor
+    from nas_seg.datasets.descriptors import find_own, read_descriptor
 
     if FLAGS.dataset_dir:
         read_descriptor(FLAGS.dataset_dir)
         return FLAGS.dataset_dir
-    own = runs.read_config(run_dir).get("dataset_dir") if run_dir else None
-    return own if own and os.path.isfile(os.path.join(own, FILE_NAME)) else None
+    return find_own(run_dir) if run_dir else None
 
 
 def _about(config, dataset_dir: str | None) -> dict:

@@ -17,14 +17,14 @@ import pathlib
 from absl import flags
 
 from nas_seg import inference_flags, network_flags, overlays, picture_files, tiles
-from nas_seg.utils import app, config, runs
+from nas_seg.utils import app, config
 from nas_seg.utils.errors import InputError, unknown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("input", None, "A picture, a folder of them, an animated GIF or WebP, a pattern: frames/%05d.png.")
 flags.DEFINE_string("output_dir", None, "Folder for the PNGs.")
 flags.DEFINE_string("saved_model", None, "Folder of an exported network, in place of --run_dir.")
-flags.DEFINE_integer("num_classes", 21, "Channels of a TF1 checkpoint's logits, where no data set says it.")
+flags.DEFINE_integer("num_classes", 21, "Channels of a TF1 checkpoint's logits, where no data set says it.", 1)
 flags.DEFINE_string("dataset_dir", None, "Folder whose dataset.json names the classes (default: the run's own).")
 flags.DEFINE_string("classes", None, "The known data set whose classes these are, such as cityscapes.")
 flags.DEFINE_float("opacity", 0.6, "Of the colours over the picture.", lower_bound=0.0, upper_bound=1.0)
@@ -106,7 +106,7 @@ def _check_writable(folder: pathlib.Path) -> None:
 
 def _classes(source):
     """(names, colours) as the flags, the run's data set or the export say it; None where nothing does."""
-    from nas_seg.datasets.descriptors import FILE_NAME, KNOWN, read_descriptor
+    from nas_seg.datasets.descriptors import KNOWN, find_own, read_descriptor
 
     if FLAGS.dataset_dir and FLAGS.classes:
         raise InputError("--classes: expected none beside --dataset_dir, which says it")
@@ -119,8 +119,7 @@ def _classes(source):
         return _told(pathlib.Path(FLAGS.saved_model, "export.json"))
     if not folder and source and source.run_dir:
         # A network that was not trained here has none, and another machine's may be out of reach.
-        own = runs.read_config(source.run_dir).get("dataset_dir")
-        folder = own if own and pathlib.Path(own, FILE_NAME).is_file() else None
+        folder = find_own(source.run_dir)
     if folder:
         descriptor = read_descriptor(folder)
         return descriptor.class_names, descriptor.colors
@@ -156,6 +155,8 @@ def _looker(source, inference, known):
     if known and source.tf_checkpoint and not FLAGS["num_classes"].present:
         FLAGS.num_classes = len(known[0])
     model_config, model = inference_flags.load(source, FLAGS.num_classes)
+    if FLAGS["num_classes"].present and FLAGS.num_classes != model_config.num_classes:
+        raise InputError(f"--num_classes: expected the run's {model_config.num_classes}, received {FLAGS.num_classes}")
     if known and len(known[0]) != model_config.num_classes:
         flag = "classes" if FLAGS.classes else "dataset_dir"
         raise InputError(

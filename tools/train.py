@@ -75,6 +75,8 @@ def main() -> None:
 def _genotype() -> str | None:
     """The file that --genotype names: itself, or what the search in that folder has found."""
     if not FLAGS.genotype or not os.path.isdir(FLAGS.genotype):
+        if FLAGS.allow_unfinished:
+            raise InputError("--allow_unfinished: expected the run folder of a search as --genotype beside it")
         return FLAGS.genotype
     from nas_seg.auto_deeplab import search_run
 

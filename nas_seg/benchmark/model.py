@@ -91,8 +91,10 @@ def time_models(
     Raises:
         InputError: for a peer that does not run, or that has no such network.
     """
-    if peer_python and not (training and all(name.startswith(_TEMPLATES) for name in names)):
-        raise InputError(f"peer_python: expected steps of presets {_TEMPLATES}*, received {', '.join(names)}")
+    if peer_python and not training:
+        raise InputError("peer_python: expected training beside it: PyTorch makes steps alone")
+    if peer_python and not all(name.startswith(_TEMPLATES) for name in names):
+        raise InputError(f"peer_python: expected presets {_TEMPLATES}*, received {', '.join(names)}")
     rows = []
     for name in names:
         keras.backend.clear_session()

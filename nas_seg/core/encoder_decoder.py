@@ -6,6 +6,7 @@ None), `image_pyramid`, `merge_method`, `crop_size` and `pooling_crop_size`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,11 @@ def check(config: Any) -> None:
     if config.merge_method not in MERGE_METHODS:
         raise unknown("merge_method", config.merge_method, MERGE_METHODS)
     names = [_SCALE_LOGITS.format(scale) for scale in config.image_pyramid]
-    if any(scale <= 0 for scale in config.image_pyramid) or len(set(names)) < len(names):
+    for name in ("crop_size", "pooling_crop_size"):
+        size = getattr(config, name)
+        if size and min(size) < 1:
+            raise InputError(f"{name}: expected two sizes of 1 or more, received {list(size)}")
+    if not all(0 < scale < math.inf for scale in config.image_pyramid) or len(set(names)) < len(names):
         raise InputError(f"image_pyramid: expected different scales above 0, received {list(config.image_pyramid)}")
 
 

@@ -53,15 +53,19 @@ ARGUMENTS = {
     "image_size": Argument("list", "synthetic: height,width in pixels (default: 192,256)."),
 }
 
+# A street on fewer pixels has no horizon.
+_SMALLEST = 8
+
 
 def _synthetic(
     num_images: Sequence[str] = ("240", "60"), image_size: Sequence[str] = ("192", "256"), seed: int = 0
 ) -> Source:
     if seed < 0:
         raise InputError(f"--seed: expected 0 or more, received {seed}")
-    return synthetic.make_source(
-        _integers("num_images", num_images, (2, 3)), _integers("image_size", image_size, (2,)), seed
-    )
+    size = _integers("image_size", image_size, (2,))
+    if min(size) < _SMALLEST:
+        raise InputError(f"--image_size: expected sides of {_SMALLEST} or more, received {size[0]},{size[1]}")
+    return synthetic.make_source(_integers("num_images", num_images, (2, 3)), size, seed)
 
 
 def _integers(name: str, values: Sequence[str], counts: tuple[int, ...]) -> tuple[int, ...]:

@@ -56,7 +56,11 @@ def read_classes(
     Raises:
         InputError: naming what is missing or disagrees.
     """
+    if num_classes is not None and not 1 <= num_classes <= 256:
+        raise InputError(f"num_classes: expected 1 to 256, received {num_classes}")
     colored = labels.read_colors(label_colors) if label_colors not in (None, labels.KNOWN_COLORS) else None
+    if class_names and classes is not None:
+        raise InputError(f"--class_names: expected none beside --classes={classes}, which says them")
     if class_names:
         found = Classes(tuple(class_names))
     elif classes is not None:
@@ -77,6 +81,9 @@ def read_classes(
             f"{where}: expected {FILE_NAME} in it, or --class_names, or --num_classes, or --classes of a known data "
             "set, or --label_colors"
         )
+    if len(set(found.names)) < len(found.names):
+        twice = next(name for name in found.names if found.names.count(name) > 1)
+        raise InputError(f"class_names: expected different names, received {twice!r} twice")
     if num_classes is not None and num_classes != len(found.names):
         raise InputError(f"num_classes: expected {len(found.names)}, one a class name, received {num_classes}")
     return found if ignore_label is None else dataclasses.replace(found, ignore_label=ignore_label)

@@ -10,7 +10,7 @@ import os
 import pathlib
 
 from nas_seg.datasets import class_tables
-from nas_seg.utils import config
+from nas_seg.utils import config, runs
 from nas_seg.utils.colormap import BLACK
 from nas_seg.utils.errors import InputError, unknown
 
@@ -98,6 +98,12 @@ KNOWN: dict[str, DatasetDescriptor] = {
         _known("ade20k_150", class_tables.ADE20K, ignore_label=255),
     )
 }
+
+
+def find_own(run_dir: str | os.PathLike) -> str | None:
+    """The records that a run was trained on, where it tells them and they are still there."""
+    own = runs.own_dataset_dir(run_dir)
+    return own if own and pathlib.Path(own, FILE_NAME).is_file() else None
 
 
 def read_descriptor(dataset_dir: str | os.PathLike, *labelled: str | None) -> DatasetDescriptor:

@@ -161,6 +161,8 @@ def split_at_random(pairs: Sequence[Pair], fraction: float, seed: int, where: ob
     Raises:
         InputError: for a fraction outside (0, 1), or fewer than two pairs.
     """
+    if seed < 0:
+        raise InputError(f"seed: expected 0 or more, received {seed}")
     if not 0 < fraction < 1:
         raise InputError(f"val_fraction: expected more than 0 and less than 1, received {fraction}")
     if len(pairs) < 2:

@@ -58,7 +58,8 @@ class TrainingResult:
     @property
     def dataset_dir(self) -> pathlib.Path | None:
         """The records that it was trained on, where config.json tells."""
-        return pathlib.Path(self.sections["dataset_dir"]) if self.sections.get("dataset_dir") else None
+        own = runs.own_dataset_dir(self.run_dir)
+        return pathlib.Path(own) if own else None
 
 
 def is_training(run_dir: str | os.PathLike) -> bool:

@@ -83,7 +83,8 @@ def start_server(storage: str, port: int, host: str = LOOPBACK) -> grpc.Server:
     try:
         server.add_insecure_port(f"{host}:{port}")
     except RuntimeError:
-        raise InputError(f"--port={port}: cannot listen on {host}:{port}: is it taken?") from None
+        reason = f"is it taken, or is --host={host} no address of this machine?"
+        raise InputError(f"--port={port}: cannot listen on {host}:{port}: {reason}") from None
     server.start()
     return server
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +53,8 @@ def height_width(flag: str, words: Sequence[str]) -> tuple[int, int]:
         height, width = (int(word) for word in words)
     except ValueError:
         raise InputError(f"--{flag}: expected height,width, received {','.join(words)}") from None
+    if min(height, width) < 1:
+        raise InputError(f"--{flag}: expected two sizes of 1 or more, received {height},{width}")
     return height, width
 
 
@@ -59,7 +63,7 @@ def _call(main: Callable[[], None]) -> None:
         with _reader_may_leave():
             main()
     except InputError as error:
-        _refuse(str(error))
+        _refuse(_by_flag(str(error)))
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
@@ -100,11 +104,22 @@ def _parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         _refuse(str(error))
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            _refuse(f"--{name}: expected a finite number, received {value}")
     if flags.FLAGS.quiet:
         os.environ[progress.VARIABLE] = progress.QUIET
     if len(rest) > 1:
         _refuse(f"unexpected argument {rest[1]!r}: values are given as --flag=value")
     return rest
+
+
+def _by_flag(message: str) -> str:
+    """A message about a field or a name as one about the flag, where the tool has one of that name."""
+    match = re.match(r"(unknown )?(\w+)(?(1) |: )", message)
+    if not match or match[2] not in flags.FLAGS:
+        return message
+    return f"--{match[2]}: {message}" if match[1] else f"--{message}"
 
 
 def _refuse(message: str) -> None:

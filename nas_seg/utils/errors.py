@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
@@ -15,6 +16,14 @@ class InputError(ValueError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM where it is heeded as Ctrl-C is; the exit code tells the two apart."""
+
+
+def renamed(error: InputError, names: Mapping[str, str]) -> InputError:
+    """The same error of a field under another name, where its message begins with one of `names`."""
+    message = str(error)
+    match = re.match(r"\w+(?=: )", message)
+    name = names.get(match[0]) if match else None
+    return InputError(name + message[match.end() :]) if name else error
 
 
 def unknown(what: str, received: object, known: Iterable[str]) -> InputError:

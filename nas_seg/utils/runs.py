@@ -130,12 +130,21 @@ def read_dataset_dir(run_dir: str | os.PathLike) -> str:
     return read_section(run_dir, "dataset_dir", str)
 
 
+def own_dataset_dir(run_dir: str | os.PathLike) -> str | None:
+    """As `read_dataset_dir`, None for a converted run; the folder may be out of reach here."""
+    return read_dataset_dir(run_dir) if read_config(run_dir).get("dataset_dir") is not None else None
+
+
 @contextlib.contextmanager
 def lock(run_dir: str | os.PathLike) -> Iterator[None]:
     """Keeps a second process from training in the folder; let go by the system if this one is killed."""
     path = pathlib.Path(run_dir, ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise InputError(f"{run_dir}: expected a folder to write to ({error.strerror})") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

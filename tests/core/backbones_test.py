@@ -324,6 +324,8 @@ def test_half_a_mobilenet_has_the_channels_of_the_zoos_network():
         ({"name": "xception_66"}, "Did you mean 'xception_65'"),
         ({"output_stride": 4}, "output_stride: expected 8, 16 or 32, received 4"),
         ({"depth_multiplier": 0.0}, "depth_multiplier"),
+        ({"depth_multiplier": float("nan")}, "depth_multiplier: expected a finite number above 0, received nan"),
+        ({"depth_multiplier": float("inf")}, "depth_multiplier: expected a finite number above 0, received inf"),
         ({"name": "xception_65", "depth_multiplier": 0.5}, "depth_multiplier: expected 1.0 .*'xception_65'.*mobilenet"),
         ({"name": "resnet_v1_50", "divisible_by": 8}, "divisible_by: expected None for backbone 'resnet_v1_50'"),
         ({"multi_grid": (1, 2, 4)}, "multi_grid: expected None for backbone 'mobilenet_v2'.*xception_41"),

@@ -215,6 +215,10 @@ def test_resize_to_scale_takes_deeplabs_sizes_known_or_not():
         ({"merge_method": "sum"}, "unknown merge_method 'sum': expected one of avg, max"),
         ({"image_pyramid": (1.0, 0.0)}, r"image_pyramid: expected different scales above 0, received \[1.0, 0.0\]"),
         ({"image_pyramid": (0.5, 0.501)}, "image_pyramid: expected different scales"),
+        ({"image_pyramid": (0.5, float("nan"))}, "image_pyramid: expected different scales"),
+        ({"image_pyramid": (float("inf"),)}, "image_pyramid: expected different scales"),
+        ({"pooling_crop_size": (0, 33)}, r"^pooling_crop_size: expected two sizes of 1 or more, received \[0, 33\]"),
+        ({"crop_size": (33, -1)}, r"^crop_size: expected two sizes of 1 or more, received \[33, -1\]"),
     ],
 )
 def test_impossible_surroundings_are_refused_by_field(network, fields, message):

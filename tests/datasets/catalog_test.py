@@ -33,6 +33,7 @@ def test_every_known_data_set_has_a_reader():
         ("folder", {}, "--source_dir: expected the folder of the pictures, or --image_folder"),
         ("folder", {"image_folder": "x"}, "--image_folder, --semantic_segmentation_folder: expected both or neither"),
         ("synthetic", {"image_size": ["5"]}, "--image_size: expected 2 positive integers"),
+        ("synthetic", {"image_size": ["7", "9"]}, "--image_size: expected sides of 8 or more, received 7,9"),
         ("synthetic", {"seed": -1}, "--seed: expected 0 or more, received -1"),
         ("cityscapes", {"label_format": "jpg"}, "--label_format: unknown format 'jpg': expected one of png"),
         ("camvid", {"label_format": "png"}, "--label_format: means nothing to --dataset=camvid"),

@@ -79,6 +79,10 @@ def test_arguments_win_over_the_file(tmp_path):
         ({"num_classes": 2, "class_names": ["a"]}, "num_classes: expected 1, one a class name, received 2"),
         ({"num_classes": 2, "val_fraction": 1.0}, "val_fraction: expected more than 0 and less than 1, received 1.0"),
         ({"num_classes": 0}, "num_classes: expected 1 to 256, received 0"),
+        ({"num_classes": -1, "class_names": ["a"]}, "num_classes: expected 1 to 256, received -1"),
+        ({"class_names": ["a", "b", "a"]}, "class_names: expected different names, received 'a' twice"),
+        ({"class_names": ["a"], "classes": "camvid"}, "--class_names: expected none beside --classes=camvid"),
+        ({"num_classes": 2, "seed": -1}, "seed: expected 0 or more, received -1"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, arguments, message):

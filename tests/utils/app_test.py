@@ -5,15 +5,23 @@ import sys
 
 import pytest
 
+from nas_seg.utils import app
+from nas_seg.utils.errors import InputError
+
 _TOOL = '''
 """Does a thing."""
 from absl import flags
 from nas_seg.utils import app
-from nas_seg.utils.errors import InputError
+from nas_seg.utils.errors import InputError, unknown
 flags.DEFINE_integer("steps", 3, "How many steps.", lower_bound=1)
+flags.DEFINE_float("rate", 0.5, "How fast.")
 def main():
     if flags.FLAGS.steps == 7:
         raise InputError("steps: expected anything but 7,\\nreceived 7")
+    if flags.FLAGS.steps == 6:
+        raise unknown("rate", "fats", ["fast"])
+    if flags.FLAGS.steps == 5:
+        raise InputError("some/steps: expected a file")
     if flags.FLAGS.steps == 8:
         raise KeyboardInterrupt
     if flags.FLAGS.steps == 9:
@@ -46,7 +54,11 @@ def test_tool_that_ends_well_has_code_0(tool):
 @pytest.mark.parametrize(
     "argument, message",
     [
-        ("--steps=7", "error: steps: expected anything but 7, received 7\n"),
+        ("--steps=6", "error: --rate: unknown rate 'fats': expected one of fast."),
+        ("--steps=5", "error: some/steps: expected a file"),
+        ("--rate=nan", "error: --rate: expected a finite number, received nan"),
+        ("--rate=inf", "error: --rate: expected a finite number, received inf"),
+        ("--steps=7", "error: --steps: expected anything but 7, received 7\n"),
         ("--stepps=4", "error: Unknown command line flag 'stepps'. Did you mean: steps ?\n"),
         ("--steps=0", "error: flag --steps=0:"),
         ("--steps=many", "error: flag --steps=many:"),
@@ -73,6 +85,13 @@ def test_help_names_every_flag_with_its_default(tool):
     assert result.returncode == 0
     assert "Does a thing." in result.stdout and "--steps (default: 3)" in result.stdout
     assert "How many steps." in result.stdout and "logtostderr" not in result.stdout
+
+
+@pytest.mark.parametrize("words", [["0", "5"], ["5", "-1"], ["5"], ["5", "x"], []])
+def test_a_size_is_two_numbers_of_1_or_more(words):
+    with pytest.raises(InputError, match="--size: expected"):
+        app.height_width("size", words)
+    assert app.height_width("size", ["1", "5"]) == (1, 5)
 
 
 @pytest.mark.parametrize("flag", ["--help", "--steps=3"])

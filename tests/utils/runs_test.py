@@ -78,6 +78,26 @@ def test_a_broken_line_in_between_is_named(tmp_path):
         runs.read_metrics(tmp_path)
 
 
+def test_a_run_that_tells_no_data_set_has_none_and_another_type_is_refused(tmp_path):
+    for name, sections in {
+        "converted": {},
+        "trained": {"dataset_dir": "records"},
+        "spoilt": {"dataset_dir": 7},
+    }.items():
+        runs.open_run(tmp_path / name, {"model": {}} | sections)
+    assert runs.own_dataset_dir(tmp_path / "converted") is None
+    assert runs.own_dataset_dir(tmp_path / "trained") == "records"
+    with pytest.raises(InputError, match="config.json: dataset_dir: expected str, received 7"):
+        runs.own_dataset_dir(tmp_path / "spoilt")
+
+
+def test_a_file_is_no_folder_to_lock(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError, match="expected a folder to write to"), runs.lock(folder):
+            pass
+
+
 def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path):
     code = "import sys; from nas_seg.utils import runs\nwith runs.lock(sys.argv[1]): print('in', flush=True); input()"
     other = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -65,8 +66,8 @@ class BackboneConfig:
             raise unknown("backbone", self.name, BACKBONES)
         if self.output_stride not in (8, 16, 32):
             raise InputError(f"output_stride: expected 8, 16 or 32, received {self.output_stride}")
-        if self.depth_multiplier <= 0:
-            raise InputError(f"depth_multiplier: expected a number above 0, received {self.depth_multiplier}")
+        if not 0 < self.depth_multiplier < math.inf:
+            raise InputError(f"depth_multiplier: expected a finite number above 0, received {self.depth_multiplier}")
         if self.divisible_by is not None and self.divisible_by < 1:
             raise InputError(f"divisible_by: expected at least 1, received {self.divisible_by}")
         grid = self.multi_grid
