@@ -17,7 +17,6 @@ from nas_seg.utils import colormap, config
 from nas_seg.utils.errors import InputError
 
 _GAP = 4  # white pixels between the pictures of a panel
-_ALPHA = 0.6  # weight of the colours over the image
 RAW = "raw"
 
 
@@ -53,9 +52,8 @@ def visualize(
         for index, prediction in enumerate(predictions):
             if num_images is not None and len(paths) >= num_images:
                 return paths
-            image = np.clip(np.rint(np.asarray(batch[common.IMAGE][index])), 0, 255).astype(np.uint8)
-            truth = [np.asarray(batch[common.LABEL][index])] if common.LABEL in batch else []
-            pictures = [image, *(colormap.overlay(image, label, colors, _ALPHA) for label in (*truth, prediction))]
+            truth = [batch[common.LABEL][index]] if common.LABEL in batch else []
+            pictures = colormap.panel(batch[common.IMAGE][index], [*truth, prediction], colors)
             name = f"{len(paths):06d}{_stem(batch, index)}.png"
             _write_png(folder / name, _side_by_side(pictures))
             if also_save_raw_predictions:

@@ -14,7 +14,7 @@ import numpy as np
 from nas_seg import common
 from nas_seg.datasets.descriptors import DatasetDescriptor, read_descriptor
 from nas_seg.metrics import ConfusionMatrix
-from nas_seg.utils import runs
+from nas_seg.utils import colormap, runs
 from nas_seg.utils.errors import InputError
 from nas_seg.utils.progress import progress
 
@@ -122,7 +122,7 @@ def collect(
             alone = ConfusionMatrix(confusion.num_classes, confusion.ignore_label)
             alone.update(truth, prediction)
             confusion = confusion + alone
-            image = np.clip(np.rint(np.asarray(batch[common.IMAGE][index])), 0, 255).astype(np.uint8)
+            image = colormap.to_uint8(batch[common.IMAGE][index])
             name, miou = _name(batch, index, number), alone.result()["miou"]
             # sorted keeps the order of equals.
             worst = sorted([*worst, Picture(name, image, truth, prediction, miou, alone.matrix)], key=_rank)[:keep]

@@ -11,6 +11,7 @@ from nas_seg.utils.errors import InputError
 Color = tuple[int, int, int]
 
 BLACK: Color = (0, 0, 0)
+_PANEL_ALPHA = 0.6  # weight of the colours over a picture that its bare self stands beside
 
 # Colours of the Cityscapes training ids 0..18 (cityscapesScripts, labels.py).
 CITYSCAPES: tuple[Color, ...] = (
@@ -90,3 +91,20 @@ def overlay(
         inside = (label >= 0) & (label < len(colors))
         mixed = np.where(inside[..., None], mixed, image)
     return mixed
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """RGB in [0, 255] of any type as the nearest uint8."""
+    return np.clip(np.rint(np.asarray(image)), 0, 255).astype(np.uint8)
+
+
+def panel(image: np.ndarray, labels: Sequence[np.ndarray], colors: Sequence[Color]) -> list[np.ndarray]:
+    """The pictures of a panel: the bare one, then one with each label's colours over it.
+
+    Args:
+        image: RGB [H, W, 3] in [0, 255].
+        labels: integers [H, W] each; indices outside `colors` leave the picture bare.
+        colors: the colour of each class index.
+    """
+    image = to_uint8(image)
+    return [image, *(overlay(image, np.asarray(label), colors, _PANEL_ALPHA) for label in labels)]

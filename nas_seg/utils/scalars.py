@@ -20,7 +20,6 @@ from nas_seg.utils import colormap
 FOLDER = "tensorboard"
 AUTO, ALWAYS, NEVER = WHEN = ("auto", "always", "never")
 _NOT_SCALARS = ("step", "format_version")
-_ALPHA = 0.6  # weight of the classes' colours over a picture
 
 
 class Writer:
@@ -103,8 +102,6 @@ def overlays(
     """
     found = {}
     for number, (image, label) in enumerate(pairs):
-        labels = (np.asarray(label), np.asarray(predict(image[None]))[0])
-        picture = np.clip(np.rint(np.asarray(image)), 0, 255).astype(np.uint8)
-        views = [picture, *(colormap.overlay(picture, one, colors, _ALPHA) for one in labels)]
-        found[f"pictures/{number}"] = np.concatenate(views, axis=1)
+        pictures = colormap.panel(image, (label, np.asarray(predict(image[None]))[0]), colors)
+        found[f"pictures/{number}"] = np.concatenate(pictures, axis=1)
     return found

@@ -45,3 +45,13 @@ def test_overlay_can_mark_ignored_pixels():
 def test_overlay_refuses_a_label_of_another_size():
     with pytest.raises(InputError, match=r"expected shape \[2, 2, 3\]"):
         colormap.overlay(np.zeros((3, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), [(0, 0, 0)])
+
+
+def test_a_panel_is_the_picture_in_whole_numbers_and_each_label_over_it():
+    image = np.array([[[-3.0, 0.6, 300.0], [10.0, 20.0, 30.0]]], np.float32)
+    labels = [np.array([[0, 255]]), np.array([[255, 0]])]
+    bare, first, second = colormap.panel(image, labels, [(100, 100, 100)])
+    assert bare.dtype == np.uint8 and bare.tolist() == [[[0, 1, 255], [10, 20, 30]]]
+    np.testing.assert_array_equal(first[0, 1], bare[0, 1])
+    # 0.4 of the picture, 0.6 of the colour.
+    assert first[0, 0].tolist() == [60, 60, 162] and second[0, 1].tolist() == [64, 68, 72]
