@@ -94,6 +94,8 @@ def test_the_report_and_the_second_stage_read_such_a_search(searched, records, t
 
     rows = _read(searched)[0]
     page = report.write_report(searched, output=tmp_path / "report.html").read_text()
+    # As `TemplateProxyConfig.costs` counts them, encoder included.
+    assert "parameters of the whole network" in page and "multiply-adds of the whole network" in page
     assert page.count("<svg") >= 4 and rows[0].summary.split(" | ")[1] in page
     built = []
 

@@ -21,7 +21,6 @@ DIAGRAMS = 3
 _MOST_ROWS = 50  # of the Pareto set, and of trials without a score
 _PARETO = "◆"
 _COUNTS = {"madds": "multiply-adds", "params": "parameters"}
-_AXES = {"madds": "multiply-adds of the searched part", "params": "parameters of the searched part"}
 _OWN_ROWS = ("command", "machine")
 _HEADINGS = {"latency": "latency (s)"}
 _NOT_SEED = "Each score is of one training with one seed: the best of many such scores is on average too high."
@@ -86,7 +85,8 @@ def curves(search: SearchResult, others: Sequence[SearchResult]) -> Markup:
             for baseline in search.baselines
             if cost in baseline.metrics
         ]
-        label = _AXES.get(cost) or _HEADINGS.get(cost, cost)
+        counted = f"{_COUNTS[cost]} of the {search.space.COUNTED}" if cost in _COUNTS else None
+        label = counted or _HEADINGS.get(cost, cost)
         drawings.append(charts.pareto_plot([_by_cost(one, cost) for one in searches], label, "reward", points, ringed))
     words = [_difference(search, other) for other in others]
     return page.section("Search", page.columns(*map(page.chart, drawings)), *(page.note(w) for w in words if w))

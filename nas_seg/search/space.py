@@ -22,6 +22,8 @@ class SearchSpace(abc.ABC):
     """
 
     KIND: ClassVar[str]
+    # What the parameters and multiply-adds of a trial are those of.
+    COUNTED: ClassVar[str] = "searched part"
 
     @property
     @abc.abstractmethod

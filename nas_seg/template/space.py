@@ -34,6 +34,7 @@ class TemplateSpace(SearchSpace):
     """
 
     KIND: ClassVar[str] = "template"
+    COUNTED: ClassVar[str] = "whole network"
 
     num_templates: int = NUM_TEMPLATES
     num_layers: int = NUM_LAYERS
