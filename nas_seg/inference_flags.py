@@ -19,7 +19,7 @@ from absl import flags
 from nas_seg import list_flags, network_flags
 from nas_seg.inference_config import InferenceConfig
 from nas_seg.utils import runs
-from nas_seg.utils.errors import InputError
+from nas_seg.utils.errors import InputError, renamed
 from nas_seg.utils.size_range import SizeRange
 
 # The flags belong to the tool that calls, whose --help shows them.
@@ -86,9 +86,8 @@ def read_inference(crop_flag: str, scales_flag: str) -> InferenceConfig:
             prediction_with_upsampled_logits=flags.FLAGS.prediction_with_upsampled_logits,
         )
     except InputError as error:
-        names = {"eval_scales:": f"--{scales_flag}:", "crop_size:": f"--{crop_flag}:"}
-        first, rest = str(error).split(" ", 1)
-        raise InputError(f"{names.get(first, first if first.startswith('--') else f'--{first}')} {rest}") from None
+        names = {"eval_scales": f"--{scales_flag}", "crop_size": f"--{crop_flag}"}
+        raise renamed(error, names | {name: f"--{name}" for name in _RANGE}) from None
 
 
 def read_split(descriptor, split_flag: str):
@@ -186,11 +185,18 @@ def load(source: Source, num_classes: int | None):
         with tempfile.TemporaryDirectory() as folder:
             return config, convert.from_tf1(source.tf_checkpoint, config, os.path.join(folder, "run")).model
     config = model_lib.read_config(source.run_dir)
+    _check_num_classes(config.num_classes)
     network_flags.check_agreement(config.network, but=_OVERRIDES)
     config = dataclasses.replace(config, network=_overridden(config.network))
     model = model_lib.build(config)
     model_lib.load_weights(model, runs.find_weights(source.run_dir, source.weights))
     return config, model
+
+
+def _check_num_classes(expected: int) -> None:
+    # Only some of the tools have the flag.
+    if "num_classes" in flags.FLAGS and flags.FLAGS["num_classes"].present and flags.FLAGS.num_classes != expected:
+        raise InputError(f"--num_classes: expected the run's {expected}, received {flags.FLAGS.num_classes}")
 
 
 def _overridden(network):

@@ -71,8 +71,6 @@ def main() -> None:
     from nas_seg.utils.progress import progress
 
     config, model = _load_file(path) if from_file else inference_flags.load(source, FLAGS.num_classes)
-    if FLAGS["num_classes"].present and FLAGS.num_classes != config.num_classes:
-        raise InputError(f"--num_classes: expected the run's {config.num_classes}, received {FLAGS.num_classes}")
     scaled_networks.check_sizes(config, inference)
     variants = scaled_networks.variants(model, config, inference)
     about = _about(config, dataset_dir) | {"weights": str(source), "inference": config_lib.to_json(inference)}

@@ -155,8 +155,6 @@ def _looker(source, inference, known):
     if known and source.tf_checkpoint and not FLAGS["num_classes"].present:
         FLAGS.num_classes = len(known[0])
     model_config, model = inference_flags.load(source, FLAGS.num_classes)
-    if FLAGS["num_classes"].present and FLAGS.num_classes != model_config.num_classes:
-        raise InputError(f"--num_classes: expected the run's {model_config.num_classes}, received {FLAGS.num_classes}")
     if known and len(known[0]) != model_config.num_classes:
         flag = "classes" if FLAGS.classes else "dataset_dir"
         raise InputError(
