@@ -37,11 +37,11 @@ def check(config: Any) -> None:
         config.backbone.check_low_level(config.decoder.output_strides)
     if config.merge_method not in MERGE_METHODS:
         raise unknown("merge_method", config.merge_method, MERGE_METHODS)
-    names = [_SCALE_LOGITS.format(scale) for scale in config.image_pyramid]
     for name in ("crop_size", "pooling_crop_size"):
         size = getattr(config, name)
         if size and min(size) < 1:
             raise InputError(f"{name}: expected two sizes of 1 or more, received {list(size)}")
+    names = [_SCALE_LOGITS.format(scale) for scale in config.image_pyramid]
     if not all(0 < scale < math.inf for scale in config.image_pyramid) or len(set(names)) < len(names):
         raise InputError(f"image_pyramid: expected different scales above 0, received {list(config.image_pyramid)}")
 

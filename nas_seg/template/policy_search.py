@@ -231,9 +231,8 @@ class PolicySampler(samplers.SpaceSampler):
         weights = self.state(history).weights
         for temperature in TEMPERATURES:
             for vector in self.controller.sample(weights, rng, DRAWS, temperature).tolist():
-                genotype = self.space.decode(vector)
-                if self.space.identity(self.space.to_params(genotype)) not in scored:
-                    return genotype
+                if self._identity(tuple(vector)) not in scored:
+                    return self.space.decode(vector)
         return self.space.sample(rng)
 
     def state(self, history: tuple[tuple[tuple[int, ...], float], ...]) -> PolicyState:

@@ -132,7 +132,8 @@ def read_dataset_dir(run_dir: str | os.PathLike) -> str:
 
 def own_dataset_dir(run_dir: str | os.PathLike) -> str | None:
     """As `read_dataset_dir`, None for a converted run; the folder may be out of reach here."""
-    return read_dataset_dir(run_dir) if read_config(run_dir).get("dataset_dir") is not None else None
+    told = read_config(run_dir).get("dataset_dir") is not None
+    return read_section(run_dir, "dataset_dir", str) if told else None
 
 
 @contextlib.contextmanager
@@ -142,7 +143,8 @@ def lock(run_dir: str | os.PathLike) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
-    except OSError as error:
+    # A full disk is told as such, by whoever meets it.
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise InputError(f"{run_dir}: expected a folder to write to ({error.strerror})") from None
     with file:
         try:
